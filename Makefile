@@ -1,0 +1,69 @@
+# Everything one does with fcvm; `make` alone lists it. The recipes are one
+# line each: what they do is in scripts/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# rustup's cargo is there even where the login shell's PATH is not.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+# Tests by (part of a) name, and their output as it comes: make test FILTER=image STREAM=1
+export FILTER STREAM
+
+.PHONY: help demo deps build setup-fcvm test test-unit test-fast test-all test-root \
+	lint fmt fmt-check clippy bench bench-quick clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  FILTER=name  for test*: only tests with that in their names'
+	@echo '  STREAM=1     for test*: show their output as it comes, one test at a time'
+
+demo: ## From nothing to a container in a microVM: deps, build, set-up, an image, a run
+	@scripts/demo.sh
+
+deps: ## Install the packages that building and running need and that are missing (apt)
+	@scripts/deps.sh
+
+build: deps ## Build fcvm and the guest's agent, optimized, into target/
+	@scripts/build.sh
+
+setup-fcvm: build ## Build, then install kernel, base disk and initrd with `fcvm setup`
+	@scripts/fcvm.sh setup
+
+test: ## Run every test that can run here: as root test-root, else test-all
+	@scripts/test.sh here
+
+test-unit: ## Run the tests that need neither a VM nor root
+	@scripts/test.sh unit
+
+test-fast: ## The same, and the quick tests that boot VMs (vm_*)
+	@scripts/test.sh fast
+
+test-all: ## The same, and those that take minutes (slow_*)
+	@scripts/test.sh all
+
+test-root: ## The same, and those that need root (root_*)
+	@scripts/test.sh root
+
+lint: ## Check format, clippy's lints and the shell scripts
+	@scripts/lint.sh
+
+fmt: ## Format the sources
+	cargo fmt --all
+
+fmt-check: ## Check that the sources are formatted
+	cargo fmt --all --check
+
+clippy: deps ## Run clippy; warnings are errors
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+bench: setup-fcvm ## Measure starts and image disks, 20 runs
+	@scripts/bench.sh
+
+bench-quick: setup-fcvm ## Measure starts and image disks, 5 runs
+	@scripts/bench.sh --quick
+
+clean: ## Remove what was built; not what `fcvm setup` made
+	cargo clean

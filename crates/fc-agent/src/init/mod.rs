@@ -1,0 +1,44 @@
+//! From the kernel's hands to a prepared root: what needs no plan.
+
+mod cgroups;
+mod cmdline;
+mod disks;
+mod modules;
+mod mounts;
+mod readahead;
+
+use anyhow::Context as _;
+use fcvm_proto::session::LinkKey;
+
+pub(crate) use disks::Disks;
+pub(crate) use mounts::{image as mount_image, writable as mount_writable};
+
+/// A guest with its devices, before the host has said anything.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    /// Opens sessions with the host.
+    pub(crate) key: LinkKey,
+    /// The disks, or why there is no root: the host is told over the link.
+    pub(crate) root: anyhow::Result<Disks>,
+    /// Nanoseconds since the kernel's start.
+    pub(crate) started: u64,
+}
+
+/// Prepares everything that is the same in every guest.
+///
+/// # Errors
+/// Where not even the link to the host can be had.
+pub(crate) fn run() -> anyhow::Result<Guest> {
+    let started = crate::guest::clock::since_boot();
+    mounts::kernel_file_systems()?;
+    let key = cmdline::link_key(&std::fs::read_to_string("/proc/cmdline")?)
+        .with_context(|| format!("the kernel command line has no {}=KEY", LinkKey::PARAMETER))?;
+    modules::load_for_boot()?;
+    // Before anything runs at the same time: see there.
+    cgroups::prepare().context("failed to prepare control groups")?;
+    let root = Disks::find().and_then(|disks| mounts::root(&disks).map(|()| disks));
+    if root.is_ok() {
+        readahead::start();
+    }
+    Ok(Guest { key, root, started })
+}

@@ -1,0 +1,152 @@
+//! What outlives a session: the job, its streams, its outcome.
+
+use std::{path::PathBuf, sync::Arc};
+
+use fcvm_link::Stream;
+use fcvm_proto::{BootPlan, Failure, FailureKind, Job, Outcome, Port, ToHost};
+use tokio::sync::{Notify, mpsc};
+
+use crate::{
+    build,
+    container::{self, OutputStreams},
+    guest, init,
+    reaper::Reaper,
+};
+
+/// Streams and signals that wait for a job to take them.
+const QUEUE: usize = 64;
+
+/// The guest's one job and the ends of its streams.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    outbox: mpsc::Sender<ToHost>,
+    reaper: Reaper,
+    /// Taken by the job.
+    root: Option<anyhow::Result<init::Disks>>,
+    streams: [mpsc::Sender<Stream>; 3],
+    /// Of output and of error output.
+    closed: [Arc<Notify>; 2],
+    signals: mpsc::Sender<i32>,
+    /// Taken by the job.
+    ends: Option<(container::Streams, mpsc::Receiver<i32>)>,
+}
+
+impl Machine {
+    pub(crate) fn new(
+        root: anyhow::Result<init::Disks>,
+        outbox: mpsc::Sender<ToHost>,
+        reaper: Reaper,
+    ) -> Self {
+        let (stdin, stdin_end) = mpsc::channel(QUEUE);
+        let (stdout, stdout_end) = mpsc::channel(QUEUE);
+        let (stderr, stderr_end) = mpsc::channel(QUEUE);
+        let (signals, signals_end) = mpsc::channel(QUEUE);
+        let closed = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+        let streams = container::Streams {
+            stdin: stdin_end,
+            stdout: OutputStreams { streams: stdout_end, closed: Arc::clone(&closed[0]) },
+            stderr: OutputStreams { streams: stderr_end, closed: Arc::clone(&closed[1]) },
+        };
+        Self {
+            outbox,
+            reaper,
+            root: Some(root),
+            streams: [stdin, stdout, stderr],
+            closed,
+            signals,
+            ends: Some((streams, signals_end)),
+        }
+    }
+
+    /// A stream of the host for the container.
+    pub(crate) fn attach(&self, port: Port, stream: Stream) {
+        let [stdin, stdout, stderr] = &self.streams;
+        let queue = match port {
+            Port::Stdin => stdin,
+            Port::Stdout => stdout,
+            Port::Stderr => stderr,
+            Port::Control => return tracing::warn!("a second control stream was closed"),
+        };
+        if queue.try_send(stream).is_err() {
+            tracing::debug!(?port, "nobody wants the stream");
+        }
+    }
+
+    /// Nobody reads an output of the container any more.
+    pub(crate) fn close_output(&self, port: u32) {
+        let [stdout, stderr] = &self.closed;
+        match Port::from_number(port) {
+            Some(Port::Stdout) => stdout.notify_one(),
+            Some(Port::Stderr) => stderr.notify_one(),
+            _ => tracing::warn!(port, "no output has this port"),
+        }
+    }
+
+    /// A signal for the container; kept until it runs.
+    pub(crate) fn signal(&self, signal: i32) {
+        if self.signals.try_send(signal).is_err() {
+            tracing::debug!(signal, "nobody wants the signal");
+        }
+    }
+
+    /// Starts the job, once: a repeated plan is that of a host that reconnected.
+    pub(crate) fn start(&mut self, plan: BootPlan) {
+        let (Some(root), Some((streams, signals))) = (self.root.take(), self.ends.take()) else {
+            return tracing::debug!("the job has already been started");
+        };
+        let (outbox, reaper) = (self.outbox.clone(), self.reaper.clone());
+        tokio::spawn(async move {
+            let outcome =
+                work(plan, root, streams, signals, &outbox, &reaper).await.unwrap_or_else(|failure| {
+                    Outcome::Failed(Failure { kind: failure.kind, message: format!("{:#}", failure.error) })
+                });
+            drop(outbox.send(ToHost::Ended(outcome)).await);
+        });
+    }
+}
+
+/// A failure with its kind.
+struct JobError {
+    kind: FailureKind,
+    error: anyhow::Error,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for JobError {
+    fn from(error: E) -> Self {
+        Self { kind: FailureKind::Other, error: error.into() }
+    }
+}
+
+fn disk_error(error: anyhow::Error) -> JobError {
+    JobError { kind: FailureKind::Disk, error }
+}
+
+async fn work(
+    plan: BootPlan,
+    root: anyhow::Result<init::Disks>,
+    streams: container::Streams,
+    signals: mpsc::Receiver<i32>,
+    outbox: &mpsc::Sender<ToHost>,
+    reaper: &Reaper,
+) -> Result<Outcome, JobError> {
+    let disks = root.map_err(disk_error)?;
+    if !PathBuf::from(crate::podman::PROGRAM).exists() {
+        let error = anyhow::anyhow!("the base disk has no `{}`", crate::podman::PROGRAM);
+        return Err(JobError { kind: FailureKind::Base, error });
+    }
+    guest::apply(&plan)?;
+    match plan.job {
+        Job::Container(container) => {
+            let image =
+                disks.others.first().ok_or_else(|| anyhow::anyhow!("the machine has no image disk"))?;
+            init::mount_image(image).map_err(disk_error)?;
+            let status =
+                container::run(&plan.identity.name, &container, streams, signals, outbox, reaper).await?;
+            Ok(Outcome::Status(status))
+        }
+        Job::BuildImage => {
+            build::run(&disks.others, reaper).await?;
+            Ok(Outcome::Status(0))
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `fc-agent`: PID 1 of an fcvm guest.
+//!
+//! ```text
+//!  kernel -> init: mounts, modules, root        (init)
+//!         -> link: waits for the host's session (device, session)
+//!         -> Hello -> boot plan                 (session)
+//!         -> identity, clock, entropy, network  (guest)
+//!         -> podman run                         (container)
+//!         -> outcome -> power off               (power)
+//! ```
+//! Every failure before the link stands goes to the console and powers off;
+//! every failure after it reaches the host as an outcome. The agent works by
+//! system calls: the only programs it starts are Podman and what Podman starts.
+
+mod build;
+mod container;
+mod device;
+mod guest;
+mod init;
+mod log;
+mod machine;
+mod podman;
+mod power;
+mod reaper;
+mod session;
+mod sys;
+
+use std::process::ExitCode;
+
+use rustix::process::getpid;
+
+fn main() -> ExitCode {
+    if !getpid().is_init() {
+        // The only thing a host may ask of this program.
+        return log::console(&format!(
+            "fc-agent {}: runs as PID 1 of an fcvm guest",
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+    let ended = init::run().and_then(|guest| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        runtime.block_on(session::serve(guest))
+    });
+    if let Err(error) = ended {
+        // The host finds this line in the console's last ones.
+        log::console(&format!("fc-agent: fatal: {error:#}"));
+    }
+    power::off()
+}

@@ -1,0 +1,58 @@
+//! PID 1 reaps everyone: its own children and whoever lost a parent.
+
+use std::{
+    collections::HashMap,
+    io,
+    process::{Command, ExitStatus},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustix::process::Pid;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+/// Starts processes and hands out their ends.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reaper {
+    awaited: Arc<Mutex<HashMap<Pid, oneshot::Sender<ExitStatus>>>>,
+}
+
+impl Reaper {
+    /// A reaper, at work in a task of its own.
+    ///
+    /// # Errors
+    /// Where SIGCHLD cannot be listened to.
+    pub(crate) fn start() -> io::Result<Self> {
+        let reaper = Self::default();
+        let mut children = signal(SignalKind::child())?;
+        let awaited = Arc::clone(&reaper.awaited);
+        tokio::spawn(async move {
+            while children.recv().await.is_some() {
+                let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
+                while let Some((pid, status)) = crate::sys::reap() {
+                    if awaited.remove(&pid).is_some_and(|waiter| waiter.send(status).is_err()) {
+                        tracing::debug!(?pid, "nobody waits for the process any more");
+                    }
+                }
+            }
+        });
+        Ok(reaper)
+    }
+
+    /// Starts a process; the receiver gets its status.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<oneshot::Receiver<ExitStatus>> {
+        // Held across the spawn, so that an early end finds its waiter.
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = command.spawn()?;
+        let (waiter, status) = oneshot::channel();
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("the kernel gave an impossible process id"))?;
+        awaited.insert(pid, waiter);
+        Ok(status)
+    }
+}

@@ -1,0 +1,118 @@
+//! Sessions with the host: `Hello`, plan, messages, streams.
+
+use std::fs;
+
+use fcvm_link::{
+    Link, Role,
+    channel::{Receiver, Sender},
+    multiplex,
+    session::GuestPipe,
+};
+use fcvm_proto::{Hello, PROTOCOL, Port, ToGuest, ToHost, session::SessionId};
+use tokio::sync::mpsc;
+
+use crate::{device, guest::clock, init::Guest, log, machine::Machine, reaper::Reaper};
+
+/// Messages to the host that wait: log lines beyond are dropped.
+const OUTBOX: usize = 256;
+
+enum End {
+    SessionOver,
+    PowerOff,
+}
+
+/// Serves one session after the other until the host orders the guest off.
+///
+/// # Errors
+/// Where the device of the link fails.
+pub(crate) async fn serve(guest: Guest) -> anyhow::Result<()> {
+    let (outbox, mut messages) = mpsc::channel(OUTBOX);
+    log::init(outbox.clone());
+    let reaper = Reaper::start()?;
+    let mut machine = Machine::new(guest.root, outbox, reaper);
+    let mut pipe = GuestPipe::new(device::Port::open()?, guest.key);
+    let mut outcome = None;
+    loop {
+        let (id, io) = pipe.accept().await?;
+        let (link, driver) = multiplex(io, Role::Guest);
+        let driver = tokio::spawn(driver);
+        let end = session(id, link, guest.started, &mut machine, &mut messages, &mut outcome).await;
+        driver.abort();
+        match end {
+            Ok(End::PowerOff) => return Ok(()),
+            Ok(End::SessionOver) => tracing::info!("the host left"),
+            Err(error) => tracing::warn!(%error, "the session broke"),
+        }
+    }
+}
+
+async fn session(
+    id: SessionId,
+    mut link: Link,
+    started: u64,
+    machine: &mut Machine,
+    messages: &mut mpsc::Receiver<ToHost>,
+    outcome: &mut Option<ToHost>,
+) -> anyhow::Result<End> {
+    let control = loop {
+        match link.incoming.accept().await {
+            Some((Port::Control, stream)) => break stream,
+            Some((port, stream)) => machine.attach(port, stream),
+            None => return Ok(End::SessionOver),
+        }
+    };
+    let (read, write) = tokio::io::split(control);
+    let mut hello = Sender::new(write);
+    hello.send(&greeting(id, started)).await?;
+    let mut sender = hello.retype::<ToHost>();
+    // The job may have ended while nobody listened.
+    if let Some(outcome) = outcome.as_ref() {
+        sender.send(outcome).await?;
+    }
+    let (orders, mut ordered) = mpsc::channel(8);
+    let listener = tokio::spawn(async move {
+        let mut receiver = Receiver::<ToGuest, _>::new(read);
+        while let Some(order) = receiver.receive().await? {
+            if orders.send(order).await.is_err() {
+                break;
+            }
+        }
+        anyhow::Ok(())
+    });
+    let end = loop {
+        tokio::select! {
+            order = ordered.recv() => match order {
+                Some(ToGuest::Start(plan)) => machine.start(*plan),
+                Some(ToGuest::Signal(signal)) => machine.signal(signal),
+                Some(ToGuest::OutputClosed(port)) => machine.close_output(port),
+                Some(ToGuest::PowerOff) => break End::PowerOff,
+                None => break End::SessionOver,
+            },
+            stream = link.incoming.accept() => match stream {
+                Some((port, stream)) => machine.attach(port, stream),
+                None => break End::SessionOver,
+            },
+            Some(message) = messages.recv() => {
+                if matches!(message, ToHost::Ended(_)) {
+                    *outcome = Some(message.clone());
+                }
+                sender.send(&message).await?;
+            }
+        }
+    };
+    listener.abort();
+    Ok(end)
+}
+
+fn greeting(id: SessionId, started: u64) -> Hello {
+    let line = |path| fs::read_to_string(path).map(|text| text.trim_end().to_owned()).unwrap_or_default();
+    Hello {
+        protocol: PROTOCOL,
+        build: env!("CARGO_PKG_VERSION").into(),
+        boot_id: line("/proc/sys/kernel/random/boot_id"),
+        session: id.0,
+        kernel: line("/proc/sys/kernel/osrelease"),
+        agent_started: started,
+        said: clock::since_boot(),
+    }
+}

@@ -1,0 +1,64 @@
+//! The system calls that no safe wrapper offers.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use rustix::process::Pid;
+use tokio::io::unix::AsyncFd;
+
+/// Puts a descriptor under the runtime's watch.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, always names the same
+    // descriptor, and the `AsyncFd` owns it.
+    let watched = unsafe { AsyncFd::register(fd) };
+    Ok(watched?)
+}
+
+/// Adds random bytes to the kernel's pool and credits them in full.
+///
+/// # Errors
+/// Where `random` is not `/dev/random`, or the caller is not root.
+pub(crate) fn add_entropy(random: &File, bytes: &[u8; 64]) -> io::Result<()> {
+    /// `struct rand_pool_info` of `linux/random.h` with its buffer.
+    #[repr(C)]
+    struct RandPoolInfo {
+        entropy_count: libc::c_int,
+        buf_size: libc::c_int,
+        buf: [u8; 64],
+    }
+    /// `_IOW('R', 0x03, int[2])`
+    const RNDADDENTROPY: u32 = 0x4008_5203;
+    let info = RandPoolInfo { entropy_count: 64 * 8, buf_size: 64, buf: *bytes };
+    // SAFETY: the request reads a `rand_pool_info` of `buf_size` bytes behind
+    // the pointer; `info` is one, lives across the call and is not written to.
+    let result = unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, &raw const info) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Kills every process but this one (PID 1).
+pub(crate) fn kill_all() -> io::Result<()> {
+    // SAFETY: no memory is involved; -1 means all processes but PID 1 and the caller.
+    let result = unsafe { libc::kill(-1, libc::SIGKILL) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a signal, any that the kernel knows, to a process by its pidfd.
+pub(crate) fn pidfd_signal(pidfd: &impl std::os::fd::AsFd, signal: i32) -> io::Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open for the length of the borrow; a null
+    // `siginfo` and no flags are allowed; no memory is read or written.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<u8>(), 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A process that ended: its id and its wait status; `None` where none is waiting to be reaped.
+pub(crate) fn reap() -> Option<(Pid, std::process::ExitStatus)> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for an int and outlives the call.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    let pid = Pid::from_raw(pid).filter(|_| pid > 0)?;
+    Some((pid, std::os::unix::process::ExitStatusExt::from_raw(status)))
+}

@@ -1,0 +1,83 @@
+//! The boot plan: everything the host wants of this guest, in one message.
+
+use serde::{Deserialize, Serialize};
+
+/// The host's answer to [`Hello`](crate::Hello).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootPlan {
+    /// Who this guest is.
+    pub identity: Identity,
+    /// Wall clock of the host, in nanoseconds since 1970-01-01 UTC.
+    pub time_unix_nanos: u64,
+    /// Random bytes for the guest's pool: credited where the kernel lets the agent do it.
+    pub entropy: Vec<u8>,
+    /// Names and resolvers.
+    pub network: Network,
+    /// What to do once the guest is ready.
+    pub job: Job,
+}
+
+/// What makes this guest different from every other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The VM's id: 32 lower-case hex digits. Also the machine id.
+    pub id: String,
+    /// The VM's name as the user knows it.
+    pub name: String,
+    /// Host name of guest and container.
+    pub hostname: String,
+}
+
+/// The guest's view of the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Lines for `/etc/hosts` beyond loopback and the guest's own name: address, name.
+    pub hosts: Vec<(String, String)>,
+    /// Addresses of DNS resolvers.
+    pub dns: Vec<String>,
+}
+
+/// What the guest is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Job {
+    /// Run a container.
+    Container(Box<Container>),
+    /// Make an image disk with the guest's own Podman: the fallback for archives
+    /// that the host's writer does not understand, and its oracle in tests. The
+    /// last two disks are the archive (read-only, raw) and a fresh ext4 to fill.
+    BuildImage,
+}
+
+/// A container, in Podman's terms. The texts of options with a syntax of their
+/// own (`tmpfs`, `ulimits`, …) are Podman's and reach it unchanged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Image id in the image disk's store: 64 hex digits.
+    pub image: String,
+    /// Command and arguments; empty for the image's own.
+    pub command: Vec<String>,
+    /// Replaces the image's entry point: a program or a JSON array; empty clears it.
+    pub entrypoint: Option<String>,
+    /// Environment: name, value.
+    pub env: Vec<(String, String)>,
+    /// Working directory, absolute.
+    pub workdir: Option<String>,
+    /// `USER[:GROUP]`, names or numbers.
+    pub user: Option<String>,
+    /// Labels: name, value.
+    pub labels: Vec<(String, String)>,
+    /// All capabilities, all devices, no confinement (inside the VM).
+    pub privileged: bool,
+    /// Root file system read-only.
+    pub read_only: bool,
+    /// `PATH[:OPTIONS]` each.
+    pub tmpfs: Vec<String>,
+    /// Capabilities added.
+    pub cap_add: Vec<String>,
+    /// Capabilities dropped.
+    pub cap_drop: Vec<String>,
+    /// `NAME=SOFT[:HARD]` each.
+    pub ulimits: Vec<String>,
+    /// Whether the host opens a [`Port::Stdin`](crate::Port::Stdin) stream.
+    pub interactive: bool,
+}

@@ -1,0 +1,169 @@
+//! Messages of the control port.
+
+use serde::{Deserialize, Serialize};
+
+use crate::BootPlan;
+
+/// The agent's first message in every session. Its leading fields never change
+/// their place, so that any two versions can tell each other apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The agent's [`PROTOCOL`](crate::PROTOCOL).
+    pub protocol: u16,
+    /// The agent's build: `VERSION`.
+    pub build: String,
+    /// The kernel's boot id: a UUID, new at every boot.
+    pub boot_id: String,
+    /// Id of the session this is said in.
+    pub session: [u8; 16],
+    /// The guest kernel's release.
+    pub kernel: String,
+    /// Nanoseconds from the kernel's start to the agent's.
+    pub agent_started: u64,
+    /// Nanoseconds from the kernel's start to this message.
+    pub said: u64,
+}
+
+/// Host to guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToGuest {
+    /// Answers `Hello`; once per boot.
+    Start(Box<BootPlan>),
+    /// A signal for the container's first process, by its Linux number.
+    Signal(i32),
+    /// Nobody reads the output of this port any more: the container's writes to it fail from now on.
+    OutputClosed(u32),
+    /// Sync the disks and power off.
+    PowerOff,
+}
+
+/// Guest to host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToHost {
+    /// A line of the agent's log.
+    Log(LogRecord),
+    /// A stage was reached: when, in nanoseconds since the kernel's start.
+    Reached(Stage, u64),
+    /// The job ended. The last message of a guest; output streams are at their end.
+    Ended(Outcome),
+}
+
+/// Milestones of a guest's life, for `--timings` and for state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Stage {
+    /// The guest is prepared and Podman is about to be started.
+    Prepared,
+    /// The container's process runs (or has already ended).
+    ContainerStarted,
+    /// The container's process ended.
+    ContainerEnded,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Podman ended with this status, 0 to 255.
+    Status(u8),
+    /// The agent could not do the job.
+    Failed(Failure),
+}
+
+/// Why the agent could not do its job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// What happened: causes joined by `: `.
+    pub message: String,
+}
+
+/// Kinds of failures that the host explains differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// A disk cannot be mounted: damaged, or not what it should be.
+    Disk,
+    /// The base disk lacks a program.
+    Base,
+    /// Anything else.
+    Other,
+}
+
+/// A line of the agent's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRecord {
+    /// How important it is.
+    pub level: LogLevel,
+    /// Text with fields, untrusted.
+    pub message: String,
+}
+
+/// Levels of [`LogRecord`], most important first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogLevel {
+    /// What was asked did not happen.
+    Error,
+    /// Odd, going on.
+    Warn,
+    /// Rare and useful.
+    Info,
+    /// For the developers of fcvm.
+    Debug,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Container, Identity, Job, Network, frame};
+
+    /// These bytes are the protocol. If this fails you changed the wire
+    /// format: raise `PROTOCOL`.
+    #[test]
+    fn hello_bytes_are_frozen() {
+        let hello = Hello {
+            protocol: 1,
+            build: "x".into(),
+            boot_id: "b".into(),
+            session: [9; 16],
+            kernel: "6".into(),
+            agent_started: 1,
+            said: 2,
+        };
+        let mut expected = vec![25, 0, 0, 0, 1, 1, b'x', 1, b'b'];
+        expected.extend([9; 16]);
+        expected.extend([1, b'6', 1, 2]);
+        assert_eq!(frame::encode(&hello).unwrap(), expected);
+    }
+
+    /// See above.
+    #[test]
+    fn control_bytes_are_frozen() {
+        let plan = BootPlan {
+            identity: Identity { id: "i".into(), name: "n".into(), hostname: "h".into() },
+            time_unix_nanos: 3,
+            entropy: vec![4],
+            network: Network { hosts: vec![("a".into(), "b".into())], dns: vec!["d".into()] },
+            job: Job::Container(Box::new(Container { image: "m".into(), ..Container::default() })),
+        };
+        assert_eq!(
+            frame::encode(&ToGuest::Start(Box::new(plan))).unwrap(),
+            [
+                34, 0, 0, 0, // length
+                0, 1, b'i', 1, b'n', 1, b'h', 3, 1, 4, 1, 1, b'a', 1, b'b', 1, 1, b'd', // plan
+                0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
+            ]
+        );
+        let cases: [(ToHost, &[u8]); 4] = [
+            (ToHost::Log(LogRecord { level: LogLevel::Warn, message: "w".into() }), &[0, 1, 1, b'w']),
+            (ToHost::Reached(Stage::ContainerEnded, 5), &[1, 2, 5]),
+            (ToHost::Ended(Outcome::Status(7)), &[2, 0, 7]),
+            (
+                ToHost::Ended(Outcome::Failed(Failure { kind: FailureKind::Disk, message: "f".into() })),
+                &[2, 1, 0, 1, b'f'],
+            ),
+        ];
+        for (message, body) in cases {
+            assert_eq!(frame::encode(&message).unwrap()[frame::HEADER..], *body);
+        }
+        assert_eq!(frame::encode(&Job::BuildImage).unwrap()[frame::HEADER..], [1]);
+    }
+}

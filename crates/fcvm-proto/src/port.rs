@@ -1,0 +1,53 @@
+//! Numbered ports: each stream between host and guest belongs to one.
+
+/// What a stream is for. On a virtio-serial link the number is the stream's
+/// first four bytes, little endian; on vsock it is the vsock port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Port {
+    /// Framed [`ToGuest`](crate::ToGuest) and [`ToHost`](crate::ToHost) messages.
+    Control = 1,
+    /// Raw bytes for the container's standard input, host to guest.
+    Stdin = 2,
+    /// Raw bytes of the container's standard output, guest to host.
+    Stdout = 3,
+    /// Raw bytes of the container's standard error, guest to host.
+    Stderr = 4,
+}
+
+impl Port {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The port of a number, `None` for one this version does not know.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Control),
+            2 => Some(Self::Stdin),
+            3 => Some(Self::Stdout),
+            4 => Some(Self::Stderr),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// These numbers are the protocol.
+    #[test]
+    fn numbers_are_frozen_and_round_trip() {
+        let frozen = [(Port::Control, 1), (Port::Stdin, 2), (Port::Stdout, 3), (Port::Stderr, 4)];
+        for (port, number) in frozen {
+            assert_eq!(port.number(), number);
+            assert_eq!(Port::from_number(number), Some(port));
+        }
+        assert_eq!(Port::from_number(0), None);
+        assert_eq!(Port::from_number(5), None);
+    }
+}

@@ -1,0 +1,193 @@
+//! What a test owns.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use tempfile::TempDir;
+
+use crate::{Fcvm, Layer, assets, busybox, leaks, skip};
+
+/// A data directory, a directory for sockets and every process that uses them.
+///
+/// Dropped, its processes are killed; where the test did not fail, it fails now
+/// if a command left anything behind.
+#[derive(Debug)]
+pub struct TestEnv {
+    fcvm: PathBuf,
+    root: TempDir,
+    data: PathBuf,
+    /// Apart from the rest: paths of sockets must be short.
+    sockets: TempDir,
+}
+
+/// Where the programs under test were built: the parent of the program's directory.
+pub(crate) fn target_directory(fcvm: &Path) -> PathBuf {
+    fs::canonicalize(fcvm).unwrap().ancestors().nth(2).unwrap().to_owned()
+}
+
+impl TestEnv {
+    /// An empty data directory. `fcvm` is the program: `env!("CARGO_BIN_EXE_fcvm")`.
+    #[must_use]
+    pub fn new(fcvm: &str) -> Self {
+        let parent = target_directory(fcvm.as_ref()).join("tmp");
+        fs::create_dir_all(&parent).unwrap();
+        let directory = |parent: &Path| tempfile::Builder::new().prefix("fcvm-").tempdir_in(parent).unwrap();
+        let root = directory(&parent);
+        let data = root.path().join("data");
+        fs::create_dir(&data).unwrap();
+        Self { fcvm: fcvm.into(), data, root, sockets: directory("/tmp".as_ref()) }
+    }
+
+    /// A data directory that is set up and has the image `hello`, which is
+    /// busybox. Nothing, with a word why, where VMs cannot run here.
+    #[must_use]
+    pub fn for_vms(fcvm: &str) -> Option<Self> {
+        let env = Self::set_up(fcvm)?;
+        env.import("hello", &Layer::new().busybox().to_tar());
+        Some(env)
+    }
+
+    /// A data directory that is set up and has no images.
+    #[must_use]
+    pub fn set_up(fcvm: &str) -> Option<Self> {
+        let env = Self::new(fcvm);
+        let ready = busybox::find().and_then(|_| assets::link(&env.fcvm, &env.data).map_err(str::to_owned));
+        match ready {
+            Ok(()) => Some(env),
+            Err(reason) => {
+                skip(reason);
+                None
+            }
+        }
+    }
+
+    /// The same, with another data directory: one on a file system of its own, say.
+    #[must_use]
+    pub fn with_data(mut self, data: PathBuf) -> Self {
+        for entry in fs::read_dir(&self.data).unwrap().map(|entry| entry.unwrap()) {
+            if entry.file_type().unwrap().is_symlink() {
+                let target = fs::read_link(entry.path()).unwrap();
+                std::os::unix::fs::symlink(target, data.join(entry.file_name())).unwrap();
+            }
+        }
+        self.data = data;
+        self
+    }
+
+    /// Gives it kernel, base disk and initrd of its own, to be damaged.
+    pub fn unshare_assets(&self) {
+        assets::unshare(&self.data);
+    }
+
+    /// A directory for files of the test.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The directory of sockets.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        self.sockets.path().join("run")
+    }
+
+    /// The directory where that of sockets lies: short, and empty but for it.
+    #[must_use]
+    pub fn sockets(&self) -> &Path {
+        self.sockets.path()
+    }
+
+    /// The program under test.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.fcvm
+    }
+
+    /// Writes a file of the test's own; its path.
+    pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.root().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// `fcvm …`
+    #[must_use]
+    pub fn fcvm(&self) -> Fcvm {
+        Fcvm::new(self, self.fcvm.as_os_str())
+    }
+
+    /// Another program, which runs `fcvm` in its turn, in the same environment.
+    #[must_use]
+    pub fn program_in_env(&self, program: &str) -> Fcvm {
+        Fcvm::new(self, OsStr::new(program))
+    }
+
+    /// `fcvm podman run …`
+    #[must_use]
+    pub fn run(&self, arguments: &[&str]) -> Fcvm {
+        self.fcvm().args(["podman", "run"]).args(arguments)
+    }
+
+    /// `fcvm podman run hello sh -c SCRIPT`
+    #[must_use]
+    pub fn shell(&self, script: &str) -> Fcvm {
+        self.run(&["hello", "sh", "-c", script])
+    }
+
+    /// Makes an image of a root file system.
+    pub fn import(&self, name: &str, rootfs: &[u8]) {
+        let tarball = self.file("import.tar", rootfs);
+        self.fcvm().args(["image", "import", name]).arg(&tarball).run().assert_code(0);
+        fs::remove_file(tarball).unwrap();
+    }
+
+    /// `fcvm ls --json`
+    #[must_use]
+    pub fn list(&self) -> Vec<serde_json::Value> {
+        serde_json::from_str(&self.fcvm().args(["ls", "--json"]).run().ok()).unwrap()
+    }
+
+    /// What a command left that it should not have: processes, mounts, loop
+    /// devices, sockets, files; each in a line.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<String> {
+        leaks::find(&self.data, self.sockets.path())
+    }
+
+    /// Insists that no command left anything.
+    pub fn assert_nothing_left(&self) {
+        let left = self.leftovers();
+        assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    }
+
+    /// The processes of this environment, by their numbers and names.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        leaks::processes(self.sockets.path())
+    }
+
+    /// Waits for the end of processes that were killed and have nobody to wait for them.
+    pub fn wait_for_processes(&self) {
+        leaks::wait_for_processes(self.sockets.path());
+    }
+}
+
+impl Drop for TestEnv {
+    fn drop(&mut self) {
+        let left = if thread::panicking() { Vec::new() } else { self.leftovers() };
+        leaks::kill_processes(self.sockets.path());
+        if !thread::panicking() {
+            assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Fixtures of the end-to-end tests.
+//!
+//! A test makes a [`TestEnv`], which owns a data directory, a directory for
+//! sockets and every process started in it; dropped, it kills what runs and,
+//! where the test did not fail, insists that nothing was left behind. Commands
+//! are built by [`TestEnv::fcvm`]; their outputs are read all the time and can
+//! be waited for. Images are made here, from nothing but Debian's busybox.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::missing_panics_doc,
+    reason = "a fixture that fails fails its test"
+)]
+
+mod assets;
+mod busybox;
+mod collect;
+mod command;
+mod env;
+mod leaks;
+mod list_tree;
+mod mounts;
+mod noise;
+mod oci;
+mod rootfs;
+mod running;
+mod skip;
+
+pub use busybox::busybox;
+pub use command::Fcvm;
+pub use env::TestEnv;
+pub use list_tree::list_tree;
+pub use mounts::LoopMount;
+pub use noise::{Noise, noise, sha256};
+pub use oci::{Compression, Image};
+pub use rootfs::{Entry, Layer};
+pub use running::{Output, Running};
+pub use skip::{is_root, needs_programs, needs_root, skip};

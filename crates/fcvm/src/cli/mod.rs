@@ -1,0 +1,52 @@
+//! The command line: clap types only, one file per command; no I/O.
+
+pub mod image;
+pub mod ls;
+pub mod podman;
+pub mod setup;
+
+use clap::{Parser, Subcommand};
+
+/// Run OCI containers with Podman, each in a microVM of its own.
+#[derive(Debug, Parser)]
+#[command(name = "fcvm", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// Directory for kernels, images and VMs [default: /var/lib/fcvm as root, else $XDG_DATA_HOME/fcvm]
+    #[arg(long, global = true, env = "FCVM_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<std::path::PathBuf>,
+    /// How log lines are written to standard error (which ones: RUST_LOG)
+    #[arg(long, global = true, value_enum, default_value_t, env = "FCVM_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// Shape of log lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run containers
+    #[command(subcommand)]
+    Podman(podman::Command),
+    Ls(ls::Args),
+    /// Manage images
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Install kernel, base disk and initrd
+    Setup(setup::Args),
+}

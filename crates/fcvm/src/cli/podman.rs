@@ -1,0 +1,225 @@
+//! `fcvm podman`.
+
+use std::{path::PathBuf, str::FromStr};
+
+use super::setup::Sources;
+use crate::{
+    hypervisor::Choice,
+    image::{ImageRef, PullPolicy},
+    state::VmName,
+};
+
+/// Subcommands of `fcvm podman`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Run(Box<Run>),
+}
+
+/// Run a container in a microVM of its own.
+///
+/// Options are Podman's where Podman has them. Exits with the container's
+/// status; 125 where fcvm failed, 126 where the command cannot be executed, 127
+/// where the image has no such command, 128+N where signal N ended it.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// Image: a name in the store, an id, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
+    pub image: ImageRef,
+    /// Command and arguments [default: the image's]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+
+    /// Name of the VM [default: generated]
+    #[arg(long)]
+    pub name: Option<VmName>,
+    /// Set an environment variable; without a value, the host's; NAME* all that begin so
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Read environment variables from a file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory in the container
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User in the container, by names or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Replace the image's entry point: a program, a JSON array, or nothing
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub entrypoint: Option<String>,
+    /// Host name in the container [default: the VM's short id]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<Hostname>,
+    /// Label of the container
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub label: Vec<String>,
+    /// All capabilities and devices of the VM
+    #[arg(long)]
+    pub privileged: bool,
+    /// Read-only root file system
+    #[arg(long)]
+    pub read_only: bool,
+    /// Mount a tmpfs
+    #[arg(long, value_name = "DIR[:OPTIONS]")]
+    pub tmpfs: Vec<String>,
+    /// Add a capability
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_drop: Vec<String>,
+    /// Set a resource limit
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub ulimit: Vec<String>,
+    /// Forward standard input
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Remove the container and its VM when it ends: always so
+    #[arg(long)]
+    pub rm: bool,
+    /// When to fetch the image
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub pull: PullPolicy,
+
+    /// Virtual CPUs
+    #[arg(long, default_value = "2", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32), help_heading = "Machine")]
+    pub cpus: u8,
+    /// Memory, with a unit: b, k, m or g
+    #[arg(short, long, default_value = "1g", help_heading = "Machine")]
+    pub memory: Memory,
+    /// Hypervisor
+    #[arg(long, value_enum, default_value_t, env = "FCVM_HYPERVISOR", help_heading = "Machine")]
+    pub hypervisor: Choice,
+    /// More parameters for the guest's kernel
+    #[arg(long, value_name = "PARAMETERS", allow_hyphen_values = true, help_heading = "Machine")]
+    pub kernel_args: Option<String>,
+    /// Who makes the image's disk where it is not there yet
+    #[arg(long, value_enum, default_value_t, value_name = "WHO", help_heading = "Machine")]
+    pub disk_builder: Builder,
+    /// Do what `fcvm setup` does where that is missing
+    #[arg(long, help_heading = "Machine")]
+    pub setup: bool,
+    #[command(flatten, next_help_heading = "Machine")]
+    pub sources: Sources,
+    /// Print where the time went, on standard error
+    #[arg(long, help_heading = "Machine")]
+    pub timings: bool,
+}
+
+/// Who makes an image's disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Builder {
+    /// The host, and for what it does not understand a guest
+    #[default]
+    Auto,
+    /// The host only
+    Host,
+    /// A guest's Podman
+    Guest,
+}
+
+/// A host name: up to 63 letters, digits, `-` and `.`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hostname(pub String);
+
+impl FromStr for Hostname {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        let ends = |c: char| c.is_ascii_alphanumeric();
+        if (1..=63).contains(&text.len())
+            && text.chars().all(allowed)
+            && text.starts_with(ends)
+            && text.ends_with(ends)
+        {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("a host name is up to 63 letters, digits, `-` or `.`, a letter or digit at both ends")
+        }
+    }
+}
+
+/// An amount of memory, in MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory(pub u32);
+
+impl Memory {
+    /// Less does not boot.
+    const LEAST_MIB: u32 = 192;
+}
+
+impl FromStr for Memory {
+    type Err = String;
+
+    /// As Podman: a number and a unit of 1024, bytes without one. Rounded up to MiB.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => Some(0),
+            "k" | "kb" | "kib" => Some(10),
+            "m" | "mb" | "mib" => Some(20),
+            "g" | "gb" | "gib" => Some(30),
+            "t" | "tb" | "tib" => Some(40),
+            _ => None,
+        };
+        let number = digits.parse::<u64>().ok();
+        let bytes = number.zip(unit).and_then(|(number, shift)| number.checked_mul(1 << shift));
+        let bytes = bytes.ok_or("an amount of memory is a number and a unit: 512m, 2g")?;
+        let mib = u32::try_from(bytes.div_ceil(1 << 20)).map_err(|_| "no machine has that much memory")?;
+        if mib < Self::LEAST_MIB {
+            return Err(format!(
+                "a VM needs {} MiB at least (a number without a unit is bytes: write 512m)",
+                Self::LEAST_MIB
+            ));
+        }
+        Ok(Self(mib))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command as Top};
+
+    fn run(arguments: &[&str]) -> Box<Run> {
+        let all = ["fcvm", "podman", "run"].iter().chain(arguments);
+        let Top::Podman(Command::Run(run)) = Cli::try_parse_from(all).unwrap().command else {
+            panic!("no run")
+        };
+        run
+    }
+
+    #[test]
+    fn what_follows_the_image_is_the_command_however_it_looks() {
+        for (arguments, command) in [
+            (&["i"][..], &[][..]),
+            (&["i", "sh", "-c", "x"], &["sh", "-c", "x"]),
+            (&["i", "--", "sh", "-c", "x"], &["sh", "-c", "x"]),
+            (&["i", "sh", "--", "-e", "x"], &["sh", "--", "-e", "x"]),
+            (&["--", "i", "sh", "--name"], &["sh", "--name"]),
+            (&["-e", "A=b", "i", "env", "-i"], &["env", "-i"]),
+        ] {
+            assert_eq!(run(arguments).command, command, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_a_number_with_a_unit() {
+        for (text, mib) in [("512m", 512), ("1g", 1024), ("1G", 1024), ("268435457", 257), ("300000k", 293)] {
+            assert_eq!(text.parse(), Ok(Memory(mib)), "{text}");
+        }
+        for bad in ["", "m", "1x", "-1g", "1.5g", "512", "64m", "99999999999g", "99999999999999999999"] {
+            assert!(bad.parse::<Memory>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_names_are_checked() {
+        assert!("web-1.local".parse::<Hostname>().is_ok());
+        for bad in ["", "-a", "a.", "a b", "a\nb", &"x".repeat(64)] {
+            assert!(bad.parse::<Hostname>().is_err(), "{bad:?}");
+        }
+    }
+}

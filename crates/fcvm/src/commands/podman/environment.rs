@@ -1,0 +1,108 @@
+//! `--env` and `--env-file`, as Podman reads them.
+
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+/// An environment option cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EnvironmentError {
+    /// The file cannot be read.
+    #[error("failed to read environment file `{path}`")]
+    Read { path: PathBuf, source: io::Error },
+    /// A line or option has no name.
+    #[error("`{text}` sets no variable: it has no name")]
+    NoName { text: String },
+}
+
+/// The container's variables: files first, then options, the last of a name winning.
+pub(super) fn collect(
+    files: &[PathBuf],
+    options: &[String],
+    host: &BTreeMap<String, String>,
+) -> Result<Vec<(String, String)>, EnvironmentError> {
+    let mut variables = BTreeMap::new();
+    for path in files {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| EnvironmentError::Read { path: path.clone(), source })?;
+        for line in
+            text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
+            set(&mut variables, line, host)?;
+        }
+    }
+    for option in options {
+        set(&mut variables, option, host)?;
+    }
+    Ok(variables.into_iter().collect())
+}
+
+/// `NAME=VALUE`, `NAME` for the host's value, `PREFIX*` for all of the host's that begin so.
+fn set(
+    variables: &mut BTreeMap<String, String>,
+    text: &str,
+    host: &BTreeMap<String, String>,
+) -> Result<(), EnvironmentError> {
+    let no_name = || EnvironmentError::NoName { text: text.to_owned() };
+    match text.split_once('=') {
+        Some(("", _)) => return Err(no_name()),
+        Some((name, value)) => drop(variables.insert(name.to_owned(), value.to_owned())),
+        None => match text.strip_suffix('*') {
+            Some(prefix) => {
+                let matching = host.iter().filter(|(name, _)| name.starts_with(prefix));
+                variables.extend(matching.map(|(name, value)| (name.clone(), value.clone())));
+            }
+            None if text.is_empty() => return Err(no_name()),
+            None => variables.extend(host.get(text).map(|value| (text.to_owned(), value.clone()))),
+        },
+    }
+    Ok(())
+}
+
+/// This process's variables, those that are text.
+pub(super) fn host() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        variables.iter().map(|&(name, value)| (name.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn files_come_first_and_the_last_wins() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# comment\n\n  A=1\nB=x=y # not a comment\nHOST\nMISSING\nQ=\"q\"\n")
+            .unwrap();
+        let host = BTreeMap::from([
+            ("HOST".into(), "h".into()),
+            ("LC_A".into(), "1".into()),
+            ("LC_B".into(), "2".into()),
+        ]);
+        let options = ["A=2", "LC_*", "EMPTY="].map(String::from);
+        let all = collect(&[file.path().to_owned()], &options, &host).unwrap();
+        let expected = [
+            ("A", "2"),
+            ("B", "x=y # not a comment"),
+            ("EMPTY", ""),
+            ("HOST", "h"),
+            ("LC_A", "1"),
+            ("LC_B", "2"),
+            ("Q", "\"q\""),
+        ];
+        assert_eq!(all, pairs(&expected));
+    }
+
+    #[test]
+    fn a_variable_has_a_name_and_a_file_is_there() {
+        let none = BTreeMap::new();
+        for bad in ["", "=x"] {
+            assert!(collect(&[], &[bad.to_owned()], &none).is_err(), "{bad:?}");
+        }
+        let error = collect(&["/does/not/exist".into()], &[], &none).unwrap_err();
+        assert_eq!(error.to_string(), "failed to read environment file `/does/not/exist`");
+    }
+}

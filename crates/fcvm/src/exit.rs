@@ -1,0 +1,60 @@
+//! Exit codes and hints: how an error leaves the program.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0-255 | `podman run`: the container's own |
+//! | 125 | fcvm failed |
+//! | 126 | the command cannot be executed |
+//! | 127 | the command is not in the image |
+//! | 128+N | signal N ended the container, or interrupted fcvm |
+//! | 2 | wrong usage |
+
+use std::{error::Error, io};
+
+use crate::{
+    hypervisor::HypervisorError, image::ImageError, setup::SetupError, state::StateError,
+    storage::DataDirError, vm::VmError,
+};
+
+/// fcvm itself failed.
+pub const FAILED: u8 = 125;
+
+/// The advice of the first error in the chain that has any.
+#[must_use]
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    fn of<E: Error + Send + Sync + 'static>(
+        cause: &(dyn Error + 'static),
+        hint: fn(&E) -> Option<String>,
+    ) -> Option<String> {
+        cause.downcast_ref().and_then(hint)
+    }
+    error.chain().find_map(|cause| {
+        // One line per error type of ours that gives advice.
+        of(cause, DataDirError::hint)
+            .or_else(|| of(cause, HypervisorError::hint))
+            .or_else(|| of(cause, ImageError::hint))
+            .or_else(|| of(cause, SetupError::hint))
+            .or_else(|| of(cause, StateError::hint))
+            .or_else(|| of(cause, VmError::hint))
+            .or_else(|| of(cause, denied))
+    })
+}
+
+fn denied(error: &io::Error) -> Option<String> {
+    let user = rustix::process::geteuid().as_raw();
+    (error.kind() == io::ErrorKind::PermissionDenied).then(|| {
+        format!(
+            "user {user} may not do that; where it is the data directory of another, \
+             name one of your own with --data-dir or FCVM_DATA_DIR"
+        )
+    })
+}
+
+/// The code for a command that the user interrupted.
+#[must_use]
+pub fn interruption(error: &anyhow::Error) -> Option<u8> {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(VmError::Interrupted { signal }) => u8::try_from(128 + signal).ok(),
+        _ => None,
+    })
+}

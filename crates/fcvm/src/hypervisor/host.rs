@@ -1,0 +1,69 @@
+//! What this host's CPU and kernel offer.
+
+use std::{fs, path::Path};
+
+use rustix::fs::{Access, access};
+
+/// Whether KVM can run a stock kernel here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Virtualization {
+    /// `/dev/kvm` opens and there is hardware behind it.
+    Kvm,
+    /// There is no `/dev/kvm`.
+    NoDevice,
+    /// `/dev/kvm` is there, but not for this user.
+    NoPermission,
+    /// `/dev/kvm` is there without vmx or svm behind it (a page-table VM): a stock kernel hangs in it.
+    NoHardware,
+}
+
+impl Virtualization {
+    /// Why guests are emulated; `None` where they are not.
+    #[must_use]
+    pub fn obstacle(self) -> Option<&'static str> {
+        match self {
+            Self::Kvm => None,
+            Self::NoDevice => Some("no /dev/kvm"),
+            Self::NoPermission => Some("no permission for /dev/kvm (is this user in group kvm?)"),
+            Self::NoHardware => Some("no hardware virtualization behind /dev/kvm"),
+        }
+    }
+}
+
+/// Looks at `/dev/kvm` and the CPU's flags.
+#[must_use]
+pub fn virtualization() -> Virtualization {
+    let device = Path::new("/dev/kvm");
+    if !device.exists() {
+        return Virtualization::NoDevice;
+    }
+    if access(device, Access::READ_OK | Access::WRITE_OK).is_err() {
+        return Virtualization::NoPermission;
+    }
+    if cfg!(target_arch = "x86_64") && !fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| has_flag(&info))
+    {
+        return Virtualization::NoHardware;
+    }
+    Virtualization::Kvm
+}
+
+/// Whether the first `flags` line of `/proc/cpuinfo` has vmx or svm.
+fn has_flag(cpuinfo: &str) -> bool {
+    cpuinfo
+        .lines()
+        .find(|line| line.starts_with("flags"))
+        .is_some_and(|line| line.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_whole_words() {
+        assert!(has_flag("processor : 0\nflags\t\t: fpu vmx sse\n"));
+        assert!(has_flag("flags : svm\n"));
+        assert!(!has_flag("flags : svml avmx\nbugs : vmx\n"));
+        assert!(!has_flag(""));
+    }
+}

@@ -1,0 +1,117 @@
+//! Hypervisors: one trait, a folder each.
+//!
+//! A backend is asked for its [`Capabilities`] and its readiness first, so that
+//! nothing fails half way; then it [launches](Hypervisor::launch) a machine and
+//! hands out its parts. What happens in the machine is [`vm`](crate::vm)'s.
+
+mod error;
+mod host;
+mod qemu;
+mod select;
+
+use std::{os::fd::OwnedFd, path::PathBuf};
+
+use fcvm_proto::session::LinkKey;
+use tokio::{net::UnixStream, process::Child, sync::watch};
+
+pub use error::HypervisorError;
+pub use host::{Virtualization, virtualization};
+pub use select::{Choice, Selection, select};
+
+/// A kind of virtual machine.
+pub trait Hypervisor: std::fmt::Debug {
+    /// Its name, as `--hypervisor` takes it.
+    fn name(&self) -> &'static str;
+
+    /// What it can do here.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Starts a machine. Must be called on a thread that lives as long as the
+    /// machine: it dies with that thread.
+    ///
+    /// # Errors
+    /// Where the process or its sockets cannot be made.
+    fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError>;
+}
+
+/// What a hypervisor can do on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether guest code runs on the CPU itself.
+    pub accelerated: bool,
+    /// Virtual CPUs a machine may have.
+    pub max_cpus: u8,
+    /// How a guest's CPU time relates to the host's, for waits: 1 native, 10 emulated.
+    pub slowness: u32,
+}
+
+/// A machine to be made: plain data.
+#[derive(Debug, Clone)]
+pub struct MachineConfig {
+    /// For the process list and logs.
+    pub name: String,
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initial RAM file system.
+    pub initrd: PathBuf,
+    /// Kernel parameters of the user, appended to the backend's own.
+    pub kernel_arguments: Option<String>,
+    /// Opens sessions with the agent.
+    pub link_key: LinkKey,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// In the order that the guest expects.
+    pub disks: Vec<Disk>,
+    /// Directory for sockets: short, private, there.
+    pub runtime_dir: PathBuf,
+}
+
+/// A disk of a machine.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Tells the guest which it is.
+    pub serial: String,
+    /// A raw image.
+    pub path: PathBuf,
+    /// Who may write it.
+    pub access: Access,
+}
+
+/// How a machine uses a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Shared by any number of machines.
+    ReadOnly,
+    /// This machine's own, gone with it: the guest's flushes need not reach the device.
+    Ephemeral,
+    /// Written to be kept.
+    Durable,
+}
+
+/// A started machine: the ends of its connections. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Machine {
+    /// The hypervisor's process.
+    pub process: Child,
+    /// The pipe to the agent.
+    pub link: UnixStream,
+    /// What the guest writes to its serial console. To be read all the time.
+    pub console: OwnedFd,
+    /// What the hypervisor itself writes. To be read all the time.
+    pub messages: OwnedFd,
+    /// Why the machine stopped, as far as the hypervisor tells.
+    pub stopped: watch::Receiver<Option<Stop>>,
+}
+
+/// Why a machine stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest powered off.
+    PoweredOff,
+    /// The guest reset: what a panicking kernel does.
+    Reset,
+    /// Anything else, in the hypervisor's word.
+    Other(String),
+}

@@ -1,0 +1,149 @@
+//! QEMU's command line: pure.
+
+use fcvm_proto::session::LinkKey;
+
+use super::fds;
+use crate::hypervisor::{Access, Disk, MachineConfig};
+
+/// Emulated CPU: x86-64-v2 without AVX, which a translator pays for at every
+/// context switch (0.3 s of a boot).
+const EMULATED_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+aes,+pclmulqdq,+rdrand";
+/// Debian's; a kernel of another rate is off only in its busy-wait delays.
+const KERNEL_HZ: u64 = 250;
+
+/// The arguments for a machine. `tsc_khz` is the host's counter frequency.
+pub(super) fn arguments(machine: &MachineConfig, kvm: bool, tsc_khz: Option<u64>) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut add = |option: &str, value: String| {
+        arguments.push(format!("-{option}"));
+        if !value.is_empty() {
+            arguments.push(value);
+        }
+    };
+    for flag in ["nodefaults", "no-user-config", "no-reboot"] {
+        add(flag, String::new());
+    }
+    add("display", "none".into());
+    add("name", format!("{},process=fcvm-qemu", escape(&machine.name)));
+    // A guest that breaks out of its devices finds no system call to go on with.
+    add("sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into());
+    add("machine", board().into());
+    add("accel", if kvm { "kvm" } else { "tcg,thread=multi" }.into());
+    add("cpu", cpu(kvm).into());
+    add("smp", machine.cpus.to_string());
+    add("m", format!("{}M", machine.memory_mib));
+    add("kernel", machine.kernel.display().to_string());
+    add("initrd", machine.initrd.display().to_string());
+    add("append", kernel_command_line(machine, kvm, tsc_khz));
+
+    add("add-fd", format!("fd={},set=1", fds::CONSOLE));
+    add("chardev", "file,id=console,path=/dev/fdset/1,append=on".into());
+    add("serial", "chardev:console".into());
+    add("chardev", format!("socket,id=qmp,fd={},server=on,wait=off", fds::QMP));
+    add("mon", "chardev=qmp,mode=control".into());
+    add("chardev", format!("socket,id=link,fd={},server=on,wait=off", fds::LINK));
+    add("device", "virtio-serial-device,max_ports=2".into());
+    add("device", "virtserialport,chardev=link,name=org.fcvm.agent".into());
+    add("device", "virtio-rng-device".into());
+    for (index, disk) in machine.disks.iter().enumerate() {
+        add("drive", drive(index, disk));
+        add("device", format!("virtio-blk-device,drive=disk{index},serial={}", escape(&disk.serial)));
+    }
+    arguments
+}
+
+fn board() -> &'static str {
+    if cfg!(target_arch = "aarch64") {
+        "virt,gic-version=max"
+    } else {
+        // Without ACPI a kernel that takes no devices from its command line sees none.
+        "microvm,acpi=on,rtc=on"
+    }
+}
+
+fn cpu(kvm: bool) -> &'static str {
+    match (kvm, cfg!(target_arch = "aarch64")) {
+        (true, _) => "host",
+        (false, true) => "max,pauth-impdef=on",
+        (false, false) => EMULATED_CPU,
+    }
+}
+
+/// One value of a comma-separated option.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+fn drive(index: usize, disk: &Disk) -> String {
+    let file = escape(&disk.path.display().to_string());
+    let access = match disk.access {
+        // Shared by machines, whose locks would exclude each other.
+        Access::ReadOnly => "readonly=on,file.locking=off,cache=writeback",
+        Access::Ephemeral => "cache=unsafe,discard=unmap",
+        Access::Durable => "cache=writeback",
+    };
+    // A full host disk is the guest's I/O error, not a machine that stops silently.
+    let errors = if disk.access == Access::ReadOnly { "" } else { ",werror=report" };
+    format!("id=disk{index},file={file},format=raw,if=none,{access}{errors},rerror=report")
+}
+
+fn kernel_command_line(machine: &MachineConfig, kvm: bool, tsc_khz: Option<u64>) -> String {
+    let console = if cfg!(target_arch = "aarch64") { "ttyAMA0" } else { "ttyS0" };
+    let mut words = vec![
+        format!("console={console}"),
+        "quiet".into(),
+        "reboot=t".into(),
+        "panic=-1".into(),
+        format!("{}={}", LinkKey::PARAMETER, machine.link_key.to_hex()),
+        // Neither is needed by a guest with a random device and no module signatures of its own.
+        "initcall_blacklist=jent_mod_init,load_system_certificate_list,init_encrypted".into(),
+    ];
+    if !kvm {
+        words.push("mitigations=off".into());
+        words.push("no_timer_check".into());
+        // Kernel memory is then not charged, which keeps the kernel from patching its own code
+        // at every new control group: see the agent's cgroups.
+        words.push("cgroup.memory=nokmem,nosocket".into());
+        if let Some(khz) = tsc_khz {
+            words.push(format!("tsc_early_khz={khz} tsc=reliable lpj={}", khz * 1000 / KERNEL_HZ));
+        }
+    }
+    words.extend(machine.kernel_arguments.clone());
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> MachineConfig {
+        MachineConfig {
+            name: "a,b".into(),
+            kernel: "/k".into(),
+            initrd: "/i".into(),
+            kernel_arguments: Some("extra=1".into()),
+            link_key: LinkKey([0xab; 16]),
+            cpus: 2,
+            memory_mib: 512,
+            disks: vec![Disk { serial: "base".into(), path: "/with,comma".into(), access: Access::ReadOnly }],
+            runtime_dir: "/run".into(),
+        }
+    }
+
+    #[test]
+    fn commas_in_names_stay_within_their_values() {
+        let arguments = arguments(&machine(), false, Some(2_000_000)).join(" ");
+        assert!(arguments.contains("-name a,,b,process="), "{arguments}");
+        assert!(arguments.contains("file=/with,,comma,format=raw"), "{arguments}");
+    }
+
+    #[test]
+    fn an_emulated_guest_is_told_its_counter_and_a_native_one_is_not() {
+        let emulated = kernel_command_line(&machine(), false, Some(2_000_000));
+        assert!(emulated.contains("tsc_early_khz=2000000 tsc=reliable lpj=8000000"), "{emulated}");
+        assert!(emulated.contains("cgroup.memory=nokmem"), "{emulated}");
+        assert!(emulated.ends_with(" extra=1"), "{emulated}");
+        let native = kernel_command_line(&machine(), true, Some(2_000_000));
+        assert!(!native.contains("tsc_early_khz") && !native.contains("nokmem"), "{native}");
+    }
+}

@@ -1,0 +1,116 @@
+//! QEMU's `microvm` machine, with KVM where it can be used, else emulated.
+//!
+//! The sockets for link and control are made and listened to by us and handed
+//! over as descriptors, so that nothing waits for QEMU to create them.
+
+mod arguments;
+mod clock;
+mod qmp;
+mod sys;
+
+use std::{
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::Signal,
+};
+use tokio::sync::watch;
+use tracing::Instrument as _;
+
+use super::{Capabilities, Hypervisor, HypervisorError, Machine, MachineConfig};
+use crate::process::die_with_parent;
+
+/// Longest path in a Unix socket's address, NUL excluded.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Descriptors that QEMU finds open.
+mod fds {
+    pub(super) const QMP: i32 = 3;
+    pub(super) const LINK: i32 = 4;
+    pub(super) const CONSOLE: i32 = 5;
+}
+
+/// The QEMU backend.
+#[derive(Debug, Clone)]
+pub(super) struct Qemu {
+    program: PathBuf,
+    kvm: bool,
+}
+
+impl Qemu {
+    /// QEMU for this host's architecture, by KVM or emulated.
+    ///
+    /// # Errors
+    /// Where it is not installed.
+    pub(super) fn find(kvm: bool) -> Result<Self, HypervisorError> {
+        let name = format!("qemu-system-{}", std::env::consts::ARCH);
+        match crate::setup::preflight::find_program(&name) {
+            Some(program) => Ok(Self { program, kvm }),
+            None => Err(HypervisorError::NotFound { program: name }),
+        }
+    }
+}
+
+impl Hypervisor for Qemu {
+    fn name(&self) -> &'static str {
+        "qemu"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { accelerated: self.kvm, max_cpus: 32, slowness: if self.kvm { 1 } else { 10 } }
+    }
+
+    fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError> {
+        let start = |source| HypervisorError::Start { program: self.program.clone(), source };
+        let (qmp, qmp_end) = socket(&machine.runtime_dir.join("qmp.sock"))?;
+        let (link, link_end) = socket(&machine.runtime_dir.join("link.sock"))?;
+        let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
+        let (messages, messages_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments::arguments(machine, self.kvm, clock::tsc_khz()))
+            .stdin(Stdio::null())
+            .stdout(messages_end.try_clone().map_err(start)?)
+            .stderr(messages_end);
+        // A terminal's Ctrl-C is for us, not for it.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command
+            .fd_mappings(vec![
+                FdMapping { parent_fd: qmp_end, child_fd: fds::QMP },
+                FdMapping { parent_fd: link_end, child_fd: fds::LINK },
+                FdMapping { parent_fd: console_end, child_fd: fds::CONSOLE },
+            ])
+            .map_err(|_| start(std::io::ErrorKind::InvalidInput.into()))?;
+        die_with_parent(&mut command, Signal::KILL);
+        tracing::debug!(target: "qemu", ?command, "starting");
+        let mut command = tokio::process::Command::from(command);
+        let process = command.kill_on_drop(true).spawn().map_err(start)?;
+        let (stop, stopped) = watch::channel(None);
+        tokio::spawn(qmp::listen(nonblocking(qmp).map_err(start)?, stop).in_current_span());
+        Ok(Machine { process, link: nonblocking(link).map_err(start)?, console, messages, stopped })
+    }
+}
+
+/// A listening socket for QEMU and our connection to it.
+fn socket(path: &Path) -> Result<(UnixStream, OwnedFd), HypervisorError> {
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(HypervisorError::SocketPath { path: path.to_owned() });
+    }
+    let error = |source| HypervisorError::Socket { path: path.to_owned(), source };
+    let listener = UnixListener::bind(path).map_err(error)?;
+    let stream = UnixStream::connect(path).map_err(error)?;
+    Ok((stream, listener.as_fd().try_clone_to_owned().map_err(error)?))
+}
+
+fn nonblocking(stream: UnixStream) -> std::io::Result<tokio::net::UnixStream> {
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
+}

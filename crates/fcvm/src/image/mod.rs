@@ -1,0 +1,25 @@
+//! OCI images: where they come from, the store, and the disks made of them.
+
+pub mod archive;
+pub mod disk;
+mod error;
+mod import;
+pub mod layer;
+pub mod model;
+mod name;
+mod reference;
+mod resolve;
+pub mod spec;
+mod store;
+#[cfg(test)]
+mod testing;
+pub mod transport;
+mod words;
+
+pub use error::ImageError;
+pub use import::{ImportOptions, Tarball, created_from_env, import};
+pub use name::{FullName, IdPrefix, ImageName, NameError};
+pub use reference::{ImageRef, ReferenceError};
+pub use resolve::{PullPolicy, resolve};
+pub use store::{Force, Listed, Removed, Store, StoredImage, UseLock};
+pub use words::{Words, WordsError};

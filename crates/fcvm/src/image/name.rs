@@ -1,0 +1,396 @@
+//! Names of images, as written and in full, and ids.
+//!
+//! The grammar is that of <https://github.com/distribution/reference>: a
+//! registry is told from the first part of a path by its dot, its port, or by
+//! being `localhost`.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::Digest;
+
+const DOCKER_HUB: &str = "docker.io";
+const LOCALHOST: &str = "localhost";
+const LATEST: &str = "latest";
+const MAX_REPOSITORY: usize = 255;
+const MAX_TAG: usize = 128;
+
+/// A name as the user wrote it: the registry and the tag may be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageName {
+    registry: Option<String>,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+/// A name that says everything: `docker.io/library/alpine:latest`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FullName {
+    registry: String,
+    repository: String,
+    tag: String,
+}
+
+/// The beginning of an image's id or digest, in lowercase hex digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdPrefix(String);
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// There is none.
+    #[error("the name is empty")]
+    Empty,
+    /// Something in it is no letter, digit or separator.
+    #[error("the name has characters that names cannot have")]
+    Characters,
+    /// Repositories are lowercase.
+    #[error("the name has uppercase letters")]
+    Uppercase,
+    /// `//`, `a.-b`, `.a`.
+    #[error("the name has a misplaced separator")]
+    Separator,
+    /// Longer than registries take.
+    #[error("the name is longer than {MAX_REPOSITORY} characters")]
+    Long,
+    /// The registry's name or port.
+    #[error("the registry is not a host name with an optional port")]
+    Registry,
+    /// What follows the colon.
+    #[error("the tag is not 1 to {MAX_TAG} letters, digits, `_`, `.` and `-`")]
+    Tag,
+    /// What follows the `@`.
+    #[error("the digest is not of the form sha256:<64 hex digits>")]
+    Digest,
+    /// A full name was needed.
+    #[error("the name lacks its registry or tag, or names a digest")]
+    Partial,
+}
+
+impl NameError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Uppercase => "write the name in lowercase; only tags may have uppercase letters".into(),
+            Self::Digest => "`fcvm image ls --json` shows digests in full".into(),
+            _ => "names look like `hello`, `nginx:alpine` or `quay.io/team/app:1.2`; \
+                  paths like `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`"
+                .into(),
+        })
+    }
+}
+
+impl ImageName {
+    /// The digest, where one was written.
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// What it may mean, best first: a name without registry is a local image,
+    /// then one of Docker Hub.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<FullName> {
+        let tag = || self.tag.clone().unwrap_or_else(|| LATEST.into());
+        let full = |registry: &str, repository: String| FullName {
+            registry: registry.into(),
+            repository,
+            tag: tag(),
+        };
+        let hub = || {
+            let official = !self.repository.contains('/');
+            let prefix = if official { "library/" } else { "" };
+            full(DOCKER_HUB, format!("{prefix}{}", self.repository))
+        };
+        match self.registry.as_deref() {
+            None => vec![full(LOCALHOST, self.repository.clone()), hub()],
+            Some(DOCKER_HUB | "index.docker.io") => vec![hub()],
+            Some(registry) => vec![full(registry, self.repository.clone())],
+        }
+    }
+
+    /// The name of an image made here: `hello` is `localhost/hello:latest`.
+    ///
+    /// # Errors
+    /// Where it has a digest, which is not chosen but computed.
+    pub fn local(&self) -> Result<FullName, NameError> {
+        if self.digest.is_some() {
+            return Err(NameError::Partial);
+        }
+        self.candidates().into_iter().next().ok_or(NameError::Empty)
+    }
+
+    /// The name in full, where registry and tag were written.
+    #[must_use]
+    pub fn full(&self) -> Option<FullName> {
+        let said = self.registry.is_some() && self.tag.is_some() && self.digest.is_none();
+        self.candidates().into_iter().next().filter(|_| said)
+    }
+
+    /// Where the name may also be the beginning of an id: that.
+    #[must_use]
+    pub fn as_id(&self) -> Option<IdPrefix> {
+        let bare = self.registry.is_none() && self.tag.is_none() && self.digest.is_none();
+        IdPrefix::parse(&self.repository).filter(|_| bare)
+    }
+}
+
+impl FullName {
+    /// Registry and repository: all but the tag.
+    #[must_use]
+    pub fn repository(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// The tag.
+    #[must_use]
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+}
+
+impl IdPrefix {
+    /// 1 to 64 hex digits.
+    fn parse(text: &str) -> Option<Self> {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        ((1..=64).contains(&text.len()) && text.bytes().all(hex)).then(|| Self(text.to_owned()))
+    }
+
+    /// What can be nothing but an id: all digits of one, or `sha256:` and some.
+    pub(super) fn parse_certain(text: &str) -> Option<Self> {
+        match text.strip_prefix("sha256:") {
+            Some(digits) => Self::parse(digits),
+            None => Self::parse(text).filter(|id| id.0.len() == 64),
+        }
+    }
+
+    /// Whether the digest begins so.
+    #[must_use]
+    pub fn matches(&self, digest: &Digest) -> bool {
+        digest.hex().starts_with(&self.0)
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse().map_err(|_| NameError::Digest)?)),
+            None => (text, None),
+        };
+        // A colon before the last slash is a port's.
+        let last = rest.rfind('/').map_or(0, |slash| slash + 1);
+        let (path, tag) = match rest[last..].find(':') {
+            Some(colon) => (&rest[..last + colon], Some(&rest[last + colon + 1..])),
+            None => (rest, None),
+        };
+        if let Some(tag) = tag {
+            check_tag(tag)?;
+        }
+        let (registry, repository) = match path.split_once('/') {
+            Some((first, rest)) if is_registry(first) => (Some(first), rest),
+            _ => (None, path),
+        };
+        if let Some(registry) = registry {
+            check_registry(registry)?;
+        }
+        check_repository(repository)?;
+        Ok(Self {
+            registry: registry.map(ToOwned::to_owned),
+            repository: repository.to_owned(),
+            tag: tag.map(ToOwned::to_owned),
+            digest,
+        })
+    }
+}
+
+fn is_registry(first: &str) -> bool {
+    first == LOCALHOST || first.contains(['.', ':']) || first.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+fn check_registry(registry: &str) -> Result<(), NameError> {
+    let (host, port) = match registry.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (registry, None),
+    };
+    let label = |label: &str| {
+        label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let host_is_valid = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host.len() <= MAX_REPOSITORY && host.split('.').all(label),
+    };
+    let port_is_valid = port.is_none_or(|port| {
+        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if host_is_valid && port_is_valid { Ok(()) } else { Err(NameError::Registry) }
+}
+
+fn check_repository(repository: &str) -> Result<(), NameError> {
+    if repository.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if repository.len() > MAX_REPOSITORY {
+        return Err(NameError::Long);
+    }
+    if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(NameError::Uppercase);
+    }
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if !repository.bytes().all(|byte| word(byte) || b"._-/".contains(&byte)) {
+        return Err(NameError::Characters);
+    }
+    for part in repository.split('/') {
+        let separators = part.split(|c: char| c.is_ascii_alphanumeric()).filter(|text| !text.is_empty());
+        let allowed = |text: &str| matches!(text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-');
+        let edges = part.bytes().next().is_some_and(word) && part.bytes().last().is_some_and(word);
+        if !edges || !separators.into_iter().all(allowed) {
+            return Err(NameError::Separator);
+        }
+    }
+    Ok(())
+}
+
+fn check_tag(tag: &str) -> Result<(), NameError> {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let valid = tag.len() <= MAX_TAG
+        && tag.bytes().next().is_some_and(word)
+        && tag.bytes().all(|byte| word(byte) || byte == b'.' || byte == b'-');
+    if valid { Ok(()) } else { Err(NameError::Tag) }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(registry) = &self.registry {
+            write!(f, "{registry}/")?;
+        }
+        f.write_str(&self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for FullName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<ImageName>()?.full().ok_or(NameError::Partial)
+    }
+}
+
+impl TryFrom<String> for FullName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<FullName> for String {
+    fn from(name: FullName) -> Self {
+        name.to_string()
+    }
+}
+
+impl fmt::Display for FullName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.registry, self.repository, self.tag)
+    }
+}
+
+impl fmt::Display for IdPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_mean_what_podman_takes_them_for() {
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let digested = format!("alpine@{digest}");
+        for (text, first, last) in [
+            ("hello", "localhost/hello:latest", "docker.io/library/hello:latest"),
+            ("nginx:alpine", "localhost/nginx:alpine", "docker.io/library/nginx:alpine"),
+            ("team/app", "localhost/team/app:latest", "docker.io/team/app:latest"),
+            ("localhost/hello", "localhost/hello:latest", "localhost/hello:latest"),
+            ("docker.io/alpine:3", "docker.io/library/alpine:3", "docker.io/library/alpine:3"),
+            ("index.docker.io/a/b", "docker.io/a/b:latest", "docker.io/a/b:latest"),
+            ("quay.io/a/b:V1.2-x", "quay.io/a/b:V1.2-x", "quay.io/a/b:V1.2-x"),
+            ("localhost:5000/x", "localhost:5000/x:latest", "localhost:5000/x:latest"),
+            ("[::1]:5000/x:y", "[::1]:5000/x:y", "[::1]:5000/x:y"),
+            ("Host/x", "Host/x:latest", "Host/x:latest"),
+            (digested.as_str(), "localhost/alpine:latest", "docker.io/library/alpine:latest"),
+        ] {
+            let name = text.parse::<ImageName>().unwrap();
+            assert_eq!(name.to_string(), text);
+            let candidates: Vec<_> = name.candidates().iter().map(ToString::to_string).collect();
+            assert_eq!((candidates[0].as_str(), candidates[candidates.len() - 1].as_str()), (first, last));
+        }
+        assert_eq!(digested.parse::<ImageName>().unwrap().digest(), digest.parse().ok());
+    }
+
+    #[test]
+    fn what_registries_refuse_is_refused() {
+        let long = "a".repeat(256);
+        for (text, error) in [
+            ("", NameError::Empty),
+            ("quay.io/", NameError::Empty),
+            ("aB", NameError::Uppercase),
+            ("a b", NameError::Characters),
+            ("é", NameError::Characters),
+            ("a..b", NameError::Separator),
+            ("a___b", NameError::Separator),
+            ("-a", NameError::Separator),
+            ("a/", NameError::Separator),
+            ("a/../b", NameError::Separator),
+            (long.as_str(), NameError::Long),
+            ("a:", NameError::Tag),
+            ("a:-x", NameError::Tag),
+            ("a:x y", NameError::Tag),
+            ("a@sha256:00", NameError::Digest),
+            ("h.io:0/x", NameError::Registry),
+            ("h.io:99999/x", NameError::Registry),
+            ("-h.io/x", NameError::Registry),
+        ] {
+            assert_eq!(text.parse::<ImageName>(), Err(error), "{text}");
+        }
+        assert!("a--b__c/d.e".parse::<ImageName>().is_ok());
+    }
+
+    #[test]
+    fn full_names_say_everything() {
+        for text in ["hello", "hello:x", "quay.io/x", "../x:y"] {
+            assert!(text.parse::<FullName>().is_err(), "{text}");
+        }
+        let name = "docker.io/library/a:b".parse::<FullName>().unwrap();
+        assert_eq!((name.repository().as_str(), name.tag()), ("docker.io/library/a", "b"));
+    }
+
+    #[test]
+    fn hex_words_may_be_ids() {
+        let id = |text: &str| text.parse::<ImageName>().unwrap().as_id();
+        let digest = Digest::of(b"");
+        assert!(id("e3b0").unwrap().matches(&digest));
+        assert!(!id("e3b1").unwrap().matches(&digest));
+        assert_eq!(id("hello"), None);
+        assert_eq!(id("e3b0:latest"), None);
+    }
+}

@@ -1,0 +1,291 @@
+//! The JSON of OCI and Docker images, as far as fcvm reads and writes it.
+//!
+//! Own types rather than those of `oci-spec`: what is read must be lenient
+//! (Docker writes `null` for empty lists), and what is written must be the same
+//! bytes every time, since its digest is the image's identity; hence maps in order.
+//! Formats: <https://github.com/opencontainers/image-spec/tree/v1.1.1> and
+//! <https://distribution.github.io/distribution/spec/manifest-v2-2/>.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::hash::Digest;
+
+/// Manifests, indexes and configurations larger than this are refused.
+pub const MAX_JSON: u64 = 4 << 20;
+
+pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(super) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub(super) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const DOCKER_LAYERS: [&str; 3] = [
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+];
+const NONDISTRIBUTABLE_LAYERS: [&str; 3] = [
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+];
+
+/// What a descriptor points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A list of manifests.
+    Index,
+    /// An image.
+    Manifest,
+    /// The image's configuration.
+    Config,
+    /// A layer.
+    Layer,
+    /// Nothing that is part of a container image.
+    Other,
+}
+
+impl Kind {
+    /// By its media type.
+    #[must_use]
+    pub fn of(media_type: &str) -> Self {
+        match media_type {
+            OCI_INDEX | DOCKER_LIST => Self::Index,
+            OCI_MANIFEST | DOCKER_MANIFEST => Self::Manifest,
+            OCI_CONFIG | DOCKER_CONFIG => Self::Config,
+            OCI_LAYER | OCI_LAYER_GZIP | OCI_LAYER_ZSTD => Self::Layer,
+            other if DOCKER_LAYERS.contains(&other) || NONDISTRIBUTABLE_LAYERS.contains(&other) => {
+                Self::Layer
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Names a blob by its digest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What it is.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// For an image in an index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Remarks; the tag is among them.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What machine an image runs on, as Go names it: `linux/amd64`, `linux/arm64/v8`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// The operating system.
+    #[serde(default)]
+    pub os: String,
+    /// The processor.
+    #[serde(default)]
+    pub architecture: String,
+    /// Its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+/// A list of images.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// 2, as ever.
+    pub schema_version: u32,
+    /// The images, or further indexes.
+    #[serde(default, deserialize_with = "or_null")]
+    pub manifests: Vec<Descriptor>,
+}
+
+/// An image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// 2, as ever.
+    pub schema_version: u32,
+    /// May be missing in OCI manifests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// The configuration.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    #[serde(default, deserialize_with = "or_null")]
+    pub layers: Vec<Descriptor>,
+}
+
+/// What is in an image and how it runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// Where it runs.
+    #[serde(flatten)]
+    pub platform: Platform,
+    /// How it runs.
+    #[serde(default, deserialize_with = "or_null")]
+    pub config: RunConfig,
+    /// What is in it.
+    pub rootfs: RootFs,
+    /// How it was made.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<History>,
+}
+
+/// How a container of an image runs where the user does not say otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RunConfig {
+    /// `USER[:GROUP]`.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// `KEY=VALUE`.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// What is run.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    /// Its arguments, or what is run where there is no entrypoint.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
+    /// Where it starts.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    /// Remarks.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The layers once uncompressed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RootFs {
+    /// `layers`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The digests of the layers' tar streams, lowest first.
+    #[serde(default, deserialize_with = "or_null")]
+    pub diff_ids: Vec<Digest>,
+}
+
+/// A step of an image's making.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct History {
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// By what command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+}
+
+impl Platform {
+    /// What this machine runs.
+    #[must_use]
+    pub fn host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Self { os: "linux".into(), architecture: architecture.into(), variant: None }
+    }
+
+    /// How well this machine runs it: the least is best, `None` is not at all.
+    pub(super) fn rank(&self) -> Option<u32> {
+        let host = Self::host();
+        if self.os != host.os || self.architecture != host.architecture {
+            return None;
+        }
+        // Every arm64 is v8. An amd64 of a higher level may need instructions
+        // that are not there: taken only where nothing plainer is offered.
+        match self.variant.as_deref() {
+            None | Some("") => Some(0),
+            Some("v1" | "v8") => Some(1),
+            Some("v2") => Some(2),
+            Some("v3") => Some(3),
+            Some(_) => Some(4),
+        }
+    }
+}
+
+/// The text is not `OS/ARCH[/VARIANT]`.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a platform of the form OS/ARCH or OS/ARCH/VARIANT")]
+pub struct ParsePlatformError {
+    text: String,
+}
+
+impl FromStr for Platform {
+    type Err = ParsePlatformError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParsePlatformError { text: text.to_owned() };
+        let parts: Vec<_> = text.split('/').collect();
+        let word = |part: &&str| {
+            !part.is_empty()
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        if !(2..=3).contains(&parts.len()) || !parts.iter().all(word) {
+            return Err(error());
+        }
+        Ok(Self {
+            os: parts[0].into(),
+            architecture: parts[1].into(),
+            variant: parts.get(2).map(|&variant| variant.into()),
+        })
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_deref().filter(|text| !text.is_empty()).map_or(Ok(()), |text| write!(f, "/{text}"))
+    }
+}
+
+/// Docker writes `null` where it means nothing.
+fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_nothing() {
+        let config: ImageConfig = serde_json::from_str(
+            r#"{"architecture":"amd64","os":"linux","config":{"Cmd":null,"Env":["A=b"],"Labels":null,
+                "ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":null},"history":null}"#,
+        )
+        .unwrap();
+        assert_eq!(config.config, RunConfig { env: vec!["A=b".into()], ..Default::default() });
+        assert_eq!(config.platform.to_string(), "linux/amd64");
+        let bare = r#"{"config":null,"rootfs":{"type":"layers"}}"#;
+        assert!(serde_json::from_str::<ImageConfig>(bare).is_ok());
+    }
+
+    #[test]
+    fn platforms_are_parsed_and_ranked() {
+        assert_eq!("linux/arm64/v8".parse::<Platform>().unwrap().to_string(), "linux/arm64/v8");
+        for bad in ["", "linux", "linux/", "a/b/c/d", "linux/a b"] {
+            assert!(bad.parse::<Platform>().is_err(), "{bad}");
+        }
+        assert_eq!(Platform::host().rank(), Some(0));
+        assert_eq!("windows/amd64".parse::<Platform>().unwrap().rank(), None);
+        assert_eq!("linux/s390x".parse::<Platform>().unwrap().rank(), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! Blobs: layers, configurations and manifests, by digest.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::{NamedTempFile, TempPath};
+
+use super::{
+    Store,
+    image::{MANIFEST, read_verified},
+};
+use crate::{
+    hash::{Digest, Hasher},
+    image::{ImageError, model::DiskSource, spec::Manifest, transport},
+    storage::{Lock, TEMPORARY_PREFIX},
+};
+
+/// The right to add blobs. While it lives none is collected, so that those
+/// which no image refers to yet stay.
+pub(in crate::image) struct BlobAdder {
+    directory: PathBuf,
+    _lock: Lock,
+}
+
+/// A blob being written; its digest is not known before its end.
+pub(in crate::image) struct BlobWriter {
+    directory: PathBuf,
+    temporary: NamedTempFile,
+    hasher: Hasher,
+    size: u64,
+}
+
+/// A blob that is whole and has no name yet. Dropped, it is gone.
+pub(in crate::image) struct PendingBlob {
+    pub(in crate::image) digest: Digest,
+    pub(in crate::image) size: u64,
+    directory: PathBuf,
+    temporary: TempPath,
+}
+
+impl Store {
+    pub(in crate::image) fn add_blobs(&self) -> Result<BlobAdder, ImageError> {
+        // What killed imports left takes space that this one may need.
+        if let Err(error) = self.collect_blobs() {
+            tracing::warn!(%error, "unused blobs are not removed");
+        }
+        let lock = Lock::share(&self.blobs.join("lock"))?;
+        let directory = self.blob_directory();
+        fs_err::create_dir_all(&directory)
+            .map_err(|source| ImageError::Write { path: directory.clone(), source })?;
+        Ok(BlobAdder { directory, _lock: lock })
+    }
+
+    /// The image made of stored blobs, if they are all there.
+    pub(super) fn blob_source(&self, digest: &Digest) -> Result<Option<DiskSource>, ImageError> {
+        let Some(root) = self.blobs.parent() else { return Ok(None) };
+        let Ok(manifest) = std::fs::metadata(self.blob_directory().join(digest.hex())) else {
+            return Ok(None);
+        };
+        let names = super::names::read(&self.images)?;
+        let names = names.iter().filter(|(_, of)| *of == digest).map(|(name, _)| name.to_string()).collect();
+        match transport::stored(root, *digest, manifest.len(), names) {
+            Ok(source) => Ok(Some(source)),
+            Err(error) => {
+                tracing::debug!(%digest, %error, "blobs cannot make the image anew");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes blobs that no image refers to, and what killed imports left.
+    /// Skipped while blobs are being added; whoever comes next does it then.
+    pub(super) fn collect_blobs(&self) -> Result<(), ImageError> {
+        let directory = self.blob_directory();
+        if !directory.exists() {
+            return Ok(());
+        }
+        let Some(_lock) = Lock::try_acquire(&self.blobs.join("lock"))? else { return Ok(()) };
+        let mut used = HashSet::new();
+        for digest in self.digests()? {
+            let path = self.directory(&digest).join(MANIFEST);
+            used.insert(digest.hex());
+            let Some(bytes) = read_verified(&path, digest)? else {
+                // What a damaged image refers to is not known: nothing may go.
+                return Ok(());
+            };
+            let manifest: Manifest =
+                serde_json::from_slice(&bytes).map_err(|source| ImageError::Json { path, source })?;
+            used.insert(manifest.config.digest.hex());
+            used.extend(manifest.layers.iter().map(|layer| layer.digest.hex()));
+        }
+        let failed = |source| ImageError::Read { path: directory.clone(), source };
+        for entry in std::fs::read_dir(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if !entry.file_name().to_str().is_some_and(|name| used.contains(name)) {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(|source| ImageError::Remove { path, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn blob_directory(&self) -> PathBuf {
+        self.blobs.join("sha256")
+    }
+}
+
+impl BlobAdder {
+    pub(in crate::image) fn create(&self) -> Result<BlobWriter, ImageError> {
+        let temporary = tempfile::Builder::new()
+            .prefix(TEMPORARY_PREFIX)
+            .tempfile_in(&self.directory)
+            .map_err(|source| ImageError::Write { path: self.directory.clone(), source })?;
+        let directory = self.directory.clone();
+        Ok(BlobWriter { directory, temporary, hasher: Hasher::default(), size: 0 })
+    }
+
+    pub(in crate::image) fn add(&self, bytes: &[u8]) -> Result<PendingBlob, ImageError> {
+        let mut writer = self.create()?;
+        let path = writer.path().to_owned();
+        writer.write_all(bytes).map_err(|source| ImageError::Write { path, source })?;
+        Ok(writer.finish())
+    }
+}
+
+impl BlobWriter {
+    pub(in crate::image) fn path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    pub(in crate::image) fn finish(self) -> PendingBlob {
+        let Self { directory, temporary, hasher, size } = self;
+        PendingBlob { digest: hasher.finish(), size, directory, temporary: temporary.into_temp_path() }
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.temporary.write(bytes)?;
+        self.hasher.write_all(&bytes[..count])?;
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl PendingBlob {
+    pub(in crate::image) fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Gives the blob its name.
+    pub(in crate::image) fn commit(self) -> Result<(), ImageError> {
+        let path = self.directory.join(self.digest.hex());
+        let failed = |source| ImageError::Write { path: path.clone(), source };
+        File::open(&self.temporary).and_then(|file| file.sync_all()).map_err(failed)?;
+        self.temporary.persist(&path).map_err(|error| failed(error.error))
+    }
+}

@@ -1,0 +1,202 @@
+//! The images of a data directory.
+//!
+//! ```text
+//! images/names.json            name -> manifest digest
+//! images/HEX/manifest.json     the image, by its manifest's digest
+//!            config.json
+//!            disk.ext4         what VMs mount
+//!            image.json        id, sizes, and how to tell that disk.ext4 is whole
+//!            lock              shared by the VMs that use it
+//! images/locks/HEX             held by who makes or removes the image
+//! images/.tmp-HEX-*            being made or removed; left over once that lock is free
+//! blobs/sha256/HEX             layers, manifests, configurations of imported images
+//! blobs/lock                   shared by who adds blobs, owned by who collects them
+//! ```
+//!
+//! An image's directory is made under a temporary name and renamed when it is
+//! complete, so that it is there whole or not at all:
+//!
+//! ```text
+//! absent -- build --> .tmp-HEX-* -- rename --> ready -- rm --> .tmp-HEX-* --> absent
+//!                     (killed: removed by the next build or gc)
+//! ready -- disk differs from image.json, or is of an older format --> made anew
+//! ```
+//! Locks are taken in the order `locks/HEX`, `names.lock`, `HEX/lock`.
+
+mod blobs;
+mod build;
+mod image;
+mod json;
+mod names;
+mod record;
+mod remove;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+pub(super) use blobs::{BlobAdder, PendingBlob};
+pub use image::{StoredImage, UseLock};
+pub use remove::{Force, Removed};
+
+use self::{image::Loaded, names::LockedNames};
+use super::{FullName, IdPrefix, ImageError, ImageName, disk::HostBuilder};
+use crate::{hash::Digest, output::Printer, storage::DataDir};
+
+/// The images of a data directory.
+#[derive(Debug, Clone)]
+pub struct Store {
+    images: PathBuf,
+    blobs: PathBuf,
+    cache: PathBuf,
+}
+
+/// An image and the names it goes by.
+#[derive(Debug)]
+pub struct Listed {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// All of its names.
+    pub names: Vec<FullName>,
+    /// The image, unless it is damaged.
+    pub image: Result<StoredImage, ImageError>,
+}
+
+impl Store {
+    /// The store of a data directory. Nothing is created before it is needed.
+    #[must_use]
+    pub fn open(data: &DataDir) -> Self {
+        Self { images: data.images(), blobs: data.blobs(), cache: data.cache() }
+    }
+
+    /// Where archives that cannot be read at random are put for a while.
+    pub(super) fn cache(&self) -> &std::path::Path {
+        &self.cache
+    }
+
+    /// The image a name means: a local image's, then one of Docker Hub, then
+    /// the beginning of an id.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or the name begins several ids.
+    pub fn find(&self, name: &ImageName) -> Result<Option<Digest>, ImageError> {
+        match (self.find_name(name)?, name.as_id()) {
+            (Some((_, digest)), _) => Ok(Some(digest)),
+            (None, Some(id)) => self.find_id(&id),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The name in full and the image that it means.
+    fn find_name(&self, name: &ImageName) -> Result<Option<(FullName, Digest)>, ImageError> {
+        let names = names::read(&self.images)?;
+        let candidates = name.candidates();
+        Ok(match name.digest() {
+            None => candidates.into_iter().find_map(|name| names.get(&name).map(|of| (name.clone(), *of))),
+            // A digest says which image; of the name only the repository counts.
+            Some(digest) => names.into_iter().find(|(name, of)| {
+                *of == digest && candidates.iter().any(|wanted| wanted.repository() == name.repository())
+            }),
+        })
+    }
+
+    /// The image whose id or digest begins so.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or several images match.
+    pub fn find_id(&self, id: &IdPrefix) -> Result<Option<Digest>, ImageError> {
+        let mut found: Vec<(Digest, Digest)> = Vec::new();
+        for digest in self.digests()? {
+            // A damaged image has no other id than its digest, and can be removed by it.
+            let own = self.record(&digest).ok().flatten().map_or(digest, |record| record.id);
+            // The same configuration in another manifest is the same image to its user.
+            let known = found.iter().any(|(_, id)| *id == own);
+            if (id.matches(&own) || id.matches(&digest)) && !known {
+                found.push((digest, own));
+            }
+        }
+        match found.as_slice() {
+            [] => Ok(None),
+            [(digest, _)] => Ok(Some(*digest)),
+            several => Err(ImageError::Ambiguous {
+                name: id.to_string(),
+                ids: several.iter().map(|(_, id)| *id).collect(),
+            }),
+        }
+    }
+
+    /// A stored image, its disk made anew from stored blobs where that is needed and possible.
+    ///
+    /// # Errors
+    /// Where it is not there, or damaged and its layers are not in the store.
+    pub fn get(&self, digest: &Digest, printer: &Printer) -> Result<StoredImage, ImageError> {
+        match self.load(digest)? {
+            Loaded::Ready(image) => Ok(*image),
+            Loaded::Absent => Err(ImageError::Unknown { name: digest.to_string() }),
+            Loaded::Unusable { path } => match self.blob_source(digest)? {
+                Some(source) => {
+                    tracing::warn!(path = %path.display(), "image disk is outdated or damaged; made anew");
+                    self.ensure_disk(source, printer, &HostBuilder)
+                }
+                None => Err(ImageError::Corrupt { path }),
+            },
+        }
+    }
+
+    /// All images, by digest.
+    ///
+    /// # Errors
+    /// Where the store cannot be read; a damaged image is no error of the list.
+    pub fn list(&self) -> Result<Vec<Listed>, ImageError> {
+        let names = names::read(&self.images)?;
+        let mut list = Vec::new();
+        for digest in self.digests()? {
+            let image = match self.load(&digest) {
+                Ok(Loaded::Ready(image)) => Ok(*image),
+                Ok(Loaded::Absent) => continue,
+                Ok(Loaded::Unusable { path }) => Err(ImageError::Corrupt { path }),
+                Err(error) => Err(error),
+            };
+            let names = names.iter().filter(|(_, of)| **of == digest).map(|(name, _)| name.clone()).collect();
+            list.push(Listed { digest, names, image });
+        }
+        Ok(list)
+    }
+
+    /// Gives an image a name, taking it from any other.
+    ///
+    /// # Errors
+    /// Where the image is gone, or names cannot be written.
+    pub fn tag(&self, name: &FullName, digest: &Digest) -> Result<(), ImageError> {
+        let mut names = LockedNames::lock(&self.images)?;
+        if !self.directory(digest).is_dir() {
+            return Err(ImageError::Unknown { name: digest.to_string() });
+        }
+        names.update(|names| names.insert(name.clone(), *digest))
+    }
+
+    fn directory(&self, digest: &Digest) -> PathBuf {
+        self.images.join(digest.hex())
+    }
+
+    fn lock_path(&self, digest: &Digest) -> PathBuf {
+        self.images.join("locks").join(digest.hex())
+    }
+
+    /// The digests of all images, in order.
+    fn digests(&self) -> Result<Vec<Digest>, ImageError> {
+        let failed = |source| ImageError::Read { path: self.images.clone(), source };
+        let entries = match std::fs::read_dir(&self.images) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut digests = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            digests.extend(name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok()));
+        }
+        digests.sort_unstable();
+        Ok(digests)
+    }
+}

@@ -1,0 +1,139 @@
+//! Removing images and their names, and what crashes left.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+};
+
+use super::{Store, build::temporary_prefix, image::LOCK, names::LockedNames};
+use crate::{
+    hash::Digest,
+    image::{FullName, ImageError, ImageRef},
+    storage::{Lock, TEMPORARY_PREFIX},
+};
+
+/// Whether an image goes though it has several names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    /// Only by its last name, or by its id where it has one name at most.
+    No,
+    /// By its id, with all of its names.
+    Yes,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name; the image has others.
+    Name(FullName),
+    /// The image, by its digest, and the names it had.
+    Image(Digest, Vec<FullName>),
+}
+
+impl Store {
+    /// Removes an image: by name the name, and the image with its last one; by
+    /// id the image with its name.
+    ///
+    /// # Errors
+    /// Where there is none, a VM uses it, or an id has several names and `force` is not given.
+    pub fn remove(&self, image: &ImageRef, force: Force) -> Result<Removed, ImageError> {
+        let unknown = || ImageError::Unknown { name: image.to_string() };
+        let (name, digest) = match image {
+            ImageRef::Name(written) => match (self.find_name(written)?, written.as_id()) {
+                (Some((name, digest)), _) => (Some(name), digest),
+                (None, Some(id)) => (None, self.find_id(&id)?.ok_or_else(unknown)?),
+                (None, None) => return Err(unknown()),
+            },
+            ImageRef::Id(id) => (None, self.find_id(id)?.ok_or_else(unknown)?),
+            _ => return Err(unknown()),
+        };
+        let _lock = Lock::acquire(&self.lock_path(&digest), || {
+            tracing::info!(%digest, "waiting for another fcvm that prepares the image");
+        })?;
+        let mut names = LockedNames::lock(&self.images)?;
+        let all = names.names_of(&digest);
+        if let Some(name) = name {
+            if names.get(&name) != Some(digest) {
+                return Err(unknown());
+            }
+            if all.len() > 1 {
+                names.update(|names| names.remove(&name))?;
+                return Ok(Removed::Name(name));
+            }
+        } else if all.len() > 1 && force == Force::No {
+            let names = all.iter().map(ToString::to_string).collect();
+            return Err(ImageError::SeveralNames { name: image.to_string(), names });
+        }
+        let _use = self.own(&digest, image)?;
+        names.update(|names| names.retain(|_, of| *of != digest))?;
+        self.discard(&digest)?;
+        drop(names);
+        self.collect_blobs()?;
+        Ok(Removed::Image(digest, all))
+    }
+
+    /// Removes what was left by builds, imports and removals that were killed.
+    ///
+    /// # Errors
+    /// Where something cannot be read or removed.
+    pub fn gc(&self) -> Result<(), ImageError> {
+        let failed = |source| ImageError::Read { path: self.images.clone(), source };
+        let entries = match std::fs::read_dir(&self.images) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_PREFIX)) else {
+                continue;
+            };
+            let digest = rest.split('-').next().map(|hex| format!("sha256:{hex}").parse::<Digest>());
+            let path = entry.path();
+            let remove = |source| ImageError::Remove { path: path.clone(), source };
+            if let Some(Ok(digest)) = digest {
+                if let Some(_lock) = Lock::try_acquire(&self.lock_path(&digest))? {
+                    ignore_missing(std::fs::remove_dir_all(&path)).map_err(remove)?;
+                }
+            } else {
+                // A file of names that was never renamed.
+                let _lock = Lock::acquire(&self.images.join("names.lock"), || ())?;
+                ignore_missing(std::fs::remove_file(&path)).map_err(remove)?;
+            }
+        }
+        self.collect_blobs()
+    }
+
+    /// Locks the image against use, unless a VM uses it.
+    fn own(&self, digest: &Digest, image: &ImageRef) -> Result<Option<File>, ImageError> {
+        let path = self.directory(digest).join(LOCK);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ImageError::Read { path, source }),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(ImageError::InUse { name: image.to_string() }),
+            Err(TryLockError::Error(source)) => Err(ImageError::Read { path, source }),
+        }
+    }
+
+    /// Removes an image's directory, which is gone at once however long the removal takes.
+    pub(super) fn discard(&self, digest: &Digest) -> Result<(), ImageError> {
+        let path = self.directory(digest);
+        let remove = |source| ImageError::Remove { path: path.clone(), source };
+        let temporary = self.temporary(digest)?;
+        ignore_missing(std::fs::rename(&path, temporary.path().join(temporary_prefix(digest))))
+            .and_then(|()| temporary.close())
+            .map_err(remove)
+    }
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

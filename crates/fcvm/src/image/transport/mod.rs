@@ -1,0 +1,81 @@
+//! Where images come from. Each transport ends in a [`DiskSource`]: manifest
+//! and configuration read and verified, layers ready to be streamed (and then
+//! verified by the writer of the disk).
+//!
+//! Nothing is unpacked: archives are read where they lie, through an index of
+//! their headers. Names of blobs are made from parsed digests, so no path of an
+//! image's choosing is ever opened.
+//!
+//! A registry would be one more module here that ends in a [`DiskSource`].
+
+pub(super) mod decompress;
+mod docker_archive;
+mod error;
+mod files;
+mod oci;
+mod tar_index;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use error::TransportError;
+
+use super::{
+    model::DiskSource,
+    name::ImageName,
+    spec::{Descriptor, OCI_MANIFEST},
+};
+use crate::hash::Digest;
+
+/// The image of an OCI layout in a directory.
+///
+/// # Errors
+/// Where there is no such layout or image, or it is not what its digests say.
+pub fn oci_layout(dir: &Path, tag: Option<&str>) -> Result<DiskSource, TransportError> {
+    oci::read(&files::Directory::new(dir), tag)
+}
+
+/// The image of an OCI layout in a tar file. A compressed one is unpacked into
+/// a nameless file in `cache` first, as it cannot be read at random.
+///
+/// # Errors
+/// Where there is no such archive or image, or it is not what its digests say.
+pub fn oci_archive(file: &Path, tag: Option<&str>, cache: &Path) -> Result<DiskSource, TransportError> {
+    let archive = tar_index::Archive::open(file, cache)?;
+    if !archive.contains("index.json") && archive.contains("manifest.json") {
+        return Err(TransportError::IsDockerArchive { path: file.to_owned() });
+    }
+    oci::read(&archive, tag)
+}
+
+/// The image of an archive as `docker save` writes it; compressed ones as for [`oci_archive`].
+///
+/// # Errors
+/// Where there is no such archive or image, or it is not what its digests say.
+pub fn docker_archive(
+    file: &Path,
+    reference: Option<&ImageName>,
+    cache: &Path,
+) -> Result<DiskSource, TransportError> {
+    let archive = tar_index::Archive::open(file, cache)?;
+    if !archive.contains("manifest.json") && archive.contains("index.json") {
+        return Err(TransportError::IsOciArchive { path: file.to_owned() });
+    }
+    docker_archive::read(&archive, reference)
+}
+
+/// The image with that manifest among the blobs of a data directory.
+///
+/// # Errors
+/// Where blobs are missing, or not what their digests say.
+pub(super) fn stored(
+    root: &Path,
+    digest: Digest,
+    size: u64,
+    names: Vec<String>,
+) -> Result<DiskSource, TransportError> {
+    let annotations = std::collections::BTreeMap::new();
+    let manifest = Descriptor { media_type: OCI_MANIFEST.into(), digest, size, platform: None, annotations };
+    oci::image(&files::Directory::new(root), &manifest, names)
+}

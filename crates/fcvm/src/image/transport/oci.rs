@@ -1,0 +1,184 @@
+//! OCI image layouts, in a directory or an archive.
+//!
+//! <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>
+
+use super::{
+    TransportError,
+    files::{Files, blob_name, json},
+};
+use crate::image::{
+    model::{Compression, DiskSource, LayerSource},
+    name::FullName,
+    spec::{Descriptor, ImageConfig, Index, Kind, MAX_JSON, Manifest, Platform},
+};
+
+const INDEX: &str = "index.json";
+/// The tag, by the specification.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The full name, as containerd and Docker write it beside the tag.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+const MAX_DEPTH: usize = 4;
+
+/// The image with that tag, or the only one.
+pub(super) fn read(files: &dyn Files, tag: Option<&str>) -> Result<DiskSource, TransportError> {
+    let index = files.read(INDEX).map_err(|error| match error {
+        TransportError::Missing { path, .. } => TransportError::NotALayout { path, missing: INDEX },
+        error => error,
+    })?;
+    let index: Index = json(files, INDEX, &index)?;
+    let entries = by_tag(files, index.manifests, tag)?;
+    let names = names(&entries);
+    let chosen = by_platform(files, entries, MAX_DEPTH)?;
+    image(files, &chosen, names)
+}
+
+/// The entries of a tag; without one, all, provided that they are one image.
+fn by_tag(
+    files: &dyn Files,
+    entries: Vec<Descriptor>,
+    tag: Option<&str>,
+) -> Result<Vec<Descriptor>, TransportError> {
+    let path = || files.path().to_owned();
+    let mut known: Vec<_> = entries.iter().filter_map(tag_of).map(ToOwned::to_owned).collect();
+    known.sort_unstable();
+    known.dedup();
+    let Some(tag) = tag else {
+        // Entries of one tag, or without any, may differ by platform.
+        let untagged = entries.iter().any(|entry| tag_of(entry).is_none());
+        let told_by_platform = entries.len() <= 1
+            || (entries.iter().all(|entry| entry.platform.is_some())
+                && known.len() + usize::from(untagged) <= 1);
+        return match (entries.is_empty(), told_by_platform) {
+            (true, _) => Err(TransportError::Empty { path: path() }),
+            (_, true) => Ok(entries),
+            (_, false) => Err(TransportError::WhichImage { path: path(), known }),
+        };
+    };
+    let named = |entry: &Descriptor| {
+        [REF_NAME, CONTAINERD_NAME].iter().any(|&key| entry.annotations.get(key).is_some_and(|v| v == tag))
+    };
+    let found: Vec<_> = entries.into_iter().filter(named).collect();
+    if found.is_empty() {
+        return Err(TransportError::NoImage { path: path(), wanted: tag.to_owned(), known });
+    }
+    Ok(found)
+}
+
+fn tag_of(entry: &Descriptor) -> Option<&str> {
+    [REF_NAME, CONTAINERD_NAME].iter().find_map(|&key| entry.annotations.get(key)).map(String::as_str)
+}
+
+/// Full names among the annotations. A mere tag says nothing of the image's name.
+fn names(entries: &[Descriptor]) -> Vec<String> {
+    let mut names: Vec<_> = entries
+        .iter()
+        .flat_map(|entry| [CONTAINERD_NAME, REF_NAME].map(|key| entry.annotations.get(key)))
+        .flatten()
+        .filter_map(|name| name.parse::<FullName>().ok())
+        .map(|name| name.to_string())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The manifest for this machine, indexes within indexes followed.
+fn by_platform(
+    files: &dyn Files,
+    entries: Vec<Descriptor>,
+    depth: usize,
+) -> Result<Descriptor, TransportError> {
+    let path = || files.path().to_owned();
+    if entries.is_empty() {
+        return Err(TransportError::Empty { path: path() });
+    }
+    let alone = entries.len() == 1;
+    let rank = |entry: &Descriptor| match &entry.platform {
+        Some(platform) => platform.rank(),
+        // Nothing is said: tried only where there is no choice.
+        None => alone.then_some(0),
+    };
+    let best = entries.iter().filter_map(|entry| rank(entry).map(|rank| (rank, entry))).min_by_key(|e| e.0);
+    let Some((_, best)) = best else {
+        let found = entries.iter().filter_map(|entry| entry.platform.as_ref());
+        let found = found.filter(|platform| platform.os != "unknown").map(ToString::to_string).collect();
+        return Err(TransportError::NoPlatform { path: path(), wanted: Platform::host(), found });
+    };
+    match Kind::of(&best.media_type) {
+        Kind::Manifest => Ok(best.clone()),
+        Kind::Index => {
+            let depth = depth.checked_sub(1).ok_or_else(|| TransportError::TooDeep { path: path() })?;
+            let bytes = files.read_blob(best)?;
+            let index: Index = json(files, &blob_name(&best.digest), &bytes)?;
+            by_platform(files, index.manifests, depth)
+        }
+        _ => Err(wrong_type(files, best)),
+    }
+}
+
+/// Manifest, configuration and layers of a descriptor.
+pub(super) fn image(
+    files: &dyn Files,
+    chosen: &Descriptor,
+    names: Vec<String>,
+) -> Result<DiskSource, TransportError> {
+    let path = || files.path().to_owned();
+    let bytes = files.read_blob(chosen)?;
+    let manifest: Manifest = json(files, &blob_name(&chosen.digest), &bytes)?;
+    if manifest.schema_version != 2 {
+        return Err(TransportError::Schema { path: path(), version: manifest.schema_version });
+    }
+    // What says of itself to be something else may be read differently by others.
+    if let Some(media_type) = manifest.media_type.as_deref().filter(|kind| Kind::of(kind) != Kind::Manifest) {
+        let media_type = media_type.to_owned();
+        return Err(TransportError::MediaType { path: path(), name: blob_name(&chosen.digest), media_type });
+    }
+    if Kind::of(&manifest.config.media_type) != Kind::Config {
+        return Err(wrong_type(files, &manifest.config));
+    }
+    if manifest.config.size > MAX_JSON {
+        let (name, size) = (blob_name(&manifest.config.digest), manifest.config.size);
+        return Err(TransportError::TooLarge { path: path(), name, size, limit: MAX_JSON });
+    }
+    let config = files.read_blob(&manifest.config)?;
+    let parsed: ImageConfig = json(files, &blob_name(&manifest.config.digest), &config)?;
+    check_layer_count(files, manifest.layers.len(), &parsed)?;
+    let layers = manifest.layers.iter().map(|layer| layer_source(files, layer)).collect::<Result<_, _>>()?;
+    Ok(DiskSource { manifest_digest: chosen.digest, manifest: bytes, config, names, layers })
+}
+
+pub(super) fn check_layer_count(
+    files: &dyn Files,
+    layers: usize,
+    config: &ImageConfig,
+) -> Result<(), TransportError> {
+    let diff_ids = config.rootfs.diff_ids.len();
+    if layers == diff_ids {
+        return Ok(());
+    }
+    Err(TransportError::LayerCount { path: files.path().to_owned(), layers, diff_ids })
+}
+
+fn layer_source(files: &dyn Files, layer: &Descriptor) -> Result<LayerSource, TransportError> {
+    if Kind::of(&layer.media_type) != Kind::Layer {
+        return Err(wrong_type(files, layer));
+    }
+    let name = blob_name(&layer.digest);
+    let found = files.find(&name)?;
+    files.check_size(&name, layer.size, found.size)?;
+    // The type often says gzip where the layer is not; as other tools do, the first bytes decide.
+    Ok(LayerSource {
+        digest: Some(layer.digest),
+        size: Some(layer.size),
+        compression: Compression::Detect,
+        open: found.open,
+    })
+}
+
+fn wrong_type(files: &dyn Files, descriptor: &Descriptor) -> TransportError {
+    TransportError::MediaType {
+        path: files.path().to_owned(),
+        name: blob_name(&descriptor.digest),
+        media_type: descriptor.media_type.clone(),
+    }
+}

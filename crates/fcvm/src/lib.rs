@@ -1,0 +1,18 @@
+//! `fcvm`: OCI containers, each in a microVM of its own.
+//!
+//! [`cli`] parses, [`commands`] decides the order of things, and the domain
+//! modules below do the work. Only [`output`] prints.
+
+pub mod cli;
+pub mod commands;
+pub mod exit;
+pub mod hash;
+pub mod hypervisor;
+pub mod image;
+pub mod output;
+pub mod process;
+pub mod random;
+pub mod setup;
+pub mod state;
+pub mod storage;
+pub mod vm;

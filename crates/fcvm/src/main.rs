@@ -1,0 +1,7 @@
+//! The `fcvm` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fcvm::commands::main()
+}

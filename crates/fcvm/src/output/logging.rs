@@ -1,0 +1,16 @@
+//! Log lines on standard error.
+
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, prelude::*};
+
+use crate::cli::LogFormat;
+
+/// Starts logging: level and targets from `RUST_LOG` (default `warn`).
+pub fn init_logging(format: LogFormat) {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(super::printer::colours_on_stderr()).boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
+}

@@ -1,0 +1,14 @@
+//! Everything that reaches the terminal: results, notes, progress, logs.
+//!
+//! Standard output is data; all else goes to standard error through one
+//! [`Printer`]. Text from a guest, an image or a file passes [`sanitize`].
+
+mod logging;
+mod printer;
+mod progress;
+mod table;
+
+pub use logging::init_logging;
+pub use printer::{Printer, sanitize};
+pub use progress::{Progress, Unit};
+pub use table::{ago, table};

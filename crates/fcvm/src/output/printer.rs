@@ -1,0 +1,120 @@
+//! The one way to the terminal.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write as _},
+};
+
+use indicatif::{MultiProgress, ProgressDrawTarget};
+
+use super::Progress;
+
+/// Writes results to standard output and everything else to standard error.
+#[derive(Debug, Clone)]
+pub struct Printer {
+    colours: bool,
+    bars: MultiProgress,
+    terminal: bool,
+}
+
+impl Printer {
+    /// A printer for this process's streams, honouring `NO_COLOR` and `TERM=dumb`.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let terminal = io::stderr().is_terminal();
+        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { colours: colours_on_stderr(), bars: MultiProgress::with_draw_target(target), terminal }
+    }
+
+    /// Writes a line of results to standard output.
+    ///
+    /// # Errors
+    /// Whatever writing returns; a reader that went away is not an error.
+    pub fn data(&self, text: impl Display) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Tells the user something on standard error.
+    pub fn note(&self, text: impl Display) {
+        self.line(&text.to_string());
+    }
+
+    /// Tells the user that something is odd, and that fcvm goes on.
+    pub fn warn(&self, text: impl Display) {
+        self.line(&format!("{} {text}", self.paint("warning:", "33")));
+    }
+
+    /// Prints an error with its causes, once, and the advice.
+    pub fn error(&self, error: &anyhow::Error, hint: Option<&str>) {
+        self.line(&format!("{} {}", self.paint("error:", "31"), sanitize(&error.to_string())));
+        for cause in error.chain().skip(1) {
+            self.line(&format!("  caused by: {}", sanitize(&cause.to_string())));
+        }
+        if let Some(hint) = hint {
+            self.line(&format!("{} {hint}", self.paint("hint:", "36")));
+        }
+    }
+
+    /// Shows how a piece of work goes on: a bar on a terminal, plain lines otherwise.
+    #[must_use]
+    pub fn progress(&self, label: impl Into<String>) -> Progress {
+        Progress::new(self.clone(), label.into(), self.terminal)
+    }
+
+    pub(super) fn bars(&self) -> &MultiProgress {
+        &self.bars
+    }
+
+    /// Writes a line to standard error, above the bars. A closed stream is nobody's problem.
+    pub(super) fn line(&self, text: &str) {
+        let written = self.bars.suspend(|| writeln!(io::stderr().lock(), "{text}"));
+        if let Err(error) = written {
+            tracing::debug!(%error, "standard error is gone");
+        }
+    }
+
+    fn paint(&self, text: &str, colour: &str) -> String {
+        if self.colours { format!("\x1b[1;{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+pub(super) fn colours_on_stderr() -> bool {
+    let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    io::stderr().is_terminal()
+        && unset("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Makes untrusted text harmless for a terminal: control characters other than
+/// newline and tab become their escapes.
+#[must_use]
+pub fn sanitize(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => clean.push(character),
+            c if c.is_control()
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c) =>
+            {
+                clean.extend(c.escape_default());
+            }
+            c => clean.push(c),
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_cannot_reach_the_terminal() {
+        assert_eq!(sanitize("a\x1b[31mb\r\u{9b}2J\u{202e}\n\tc"), "a\\u{1b}[31mb\\r\\u{9b}2J\\u{202e}\n\tc");
+    }
+}

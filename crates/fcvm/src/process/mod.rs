@@ -1,0 +1,8 @@
+//! Other processes: children that cannot outlive us, owners that are told
+//! apart from a later process of the same number.
+
+mod owner;
+mod sys;
+
+pub use owner::Owner;
+pub use sys::die_with_parent;

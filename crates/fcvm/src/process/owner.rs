@@ -1,0 +1,102 @@
+//! Who owns something: a process id is reused, a process id with its start
+//! time and boot is not.
+
+use std::io;
+
+use procfs::process::Process;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// A process, told apart from any other that has or had its number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The process id.
+    pub pid: i32,
+    /// When it started, in clock ticks since the boot (field 22 of `/proc/PID/stat`).
+    pub start_time: u64,
+    /// The kernel's boot id.
+    pub boot_id: String,
+}
+
+impl Owner {
+    /// This process.
+    ///
+    /// # Errors
+    /// Where `/proc` is not there.
+    pub fn current() -> io::Result<Self> {
+        Self::of(std::process::id().cast_signed())?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "this process is not in /proc"))
+    }
+
+    /// The process of that number, if there is one.
+    ///
+    /// # Errors
+    /// Where `/proc` cannot be read.
+    pub fn of(pid: i32) -> io::Result<Option<Self>> {
+        let stat = match Process::new(pid).and_then(|process| process.stat()) {
+            Ok(stat) => stat,
+            Err(procfs::ProcError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        if matches!(stat.state, 'Z' | 'X') {
+            return Ok(None);
+        }
+        let boot_id = fs_err::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned();
+        Ok(Some(Self { pid, start_time: stat.starttime, boot_id }))
+    }
+
+    /// Whether that very process still runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        // What cannot be judged is left alone.
+        Self::of(self.pid).map_or(true, |now| now.as_ref() == Some(self))
+    }
+
+    /// Sends a signal to that very process; `false` where it no longer runs.
+    ///
+    /// # Errors
+    /// Where the signal is not permitted.
+    pub fn signal(&self, signal: Signal) -> io::Result<bool> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(false) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        // The descriptor names whoever has the number now; only then is it known to be the same.
+        if !self.is_alive() {
+            return Ok(false);
+        }
+        match pidfd_send_signal(&pidfd, signal) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_number_is_another_process() {
+        let own = Owner::current().unwrap();
+        assert!(own.is_alive());
+        let other = Owner { start_time: own.start_time + 1, ..own.clone() };
+        assert!(!other.is_alive());
+        assert!(!other.signal(Signal::KILL).unwrap());
+        let other_boot = Owner { boot_id: "another".into(), ..own };
+        assert!(!other_boot.is_alive());
+    }
+
+    #[test]
+    fn an_ended_process_is_not_alive() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let owner = Owner::of(child.id().cast_signed()).unwrap().unwrap();
+        assert!(owner.signal(Signal::KILL).unwrap());
+        child.wait().unwrap();
+        assert!(!owner.is_alive());
+        assert!(!owner.signal(Signal::KILL).unwrap());
+    }
+}

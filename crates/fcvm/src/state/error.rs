@@ -1,0 +1,75 @@
+//! What can go wrong with state files.
+
+use std::{io, path::PathBuf};
+
+use super::VmName;
+
+/// A VM could not be recorded, found or removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The name belongs to another VM.
+    #[error("the name `{name}` is in use by VM {id}")]
+    NameTaken {
+        /// The name.
+        name: VmName,
+        /// The short id of its owner.
+        id: String,
+    },
+    /// The lock could not be taken.
+    #[error(transparent)]
+    Lock(#[from] crate::storage::LockError),
+    /// A file could not be written.
+    #[error("failed to write VM state `{path}`")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory could not be read.
+    #[error("failed to list `{path}`")]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory could not be made.
+    #[error("failed to create directory `{path}`")]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory for sockets belongs to someone else.
+    #[error("runtime directory `{path}` belongs to another user or is open to others")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The kernel would not tell about this process, or give random bytes.
+    #[error("failed to identify this process")]
+    Identify(#[source] io::Error),
+}
+
+impl StateError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NameTaken { .. } => Some("choose another --name; `fcvm ls` lists the VMs there are".into()),
+            Self::Foreign { .. } => Some("set FCVM_RUNTIME_DIR to a directory of your own".into()),
+            Self::Write { source, .. } | Self::Create { source, .. }
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
+                Some("free some space, or choose another data directory with --data-dir".into())
+            }
+            _ => None,
+        }
+    }
+}

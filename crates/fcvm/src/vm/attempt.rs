@@ -1,0 +1,312 @@
+//! One boot of a VM, from its launch to its outcome.
+
+use std::{
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fcvm_link::Stream;
+use fcvm_proto::{
+    BootPlan, Identity, Job, LogLevel, LogRecord, Network, Outcome, Port, Stage, ToGuest, ToHost,
+    session::{KEY_LEN, LinkKey, SessionId},
+};
+use jiff::Timestamp;
+use tokio::{net::UnixStream, process::Child, sync::watch, time::timeout};
+
+use super::{
+    Timings, VmError,
+    boot::watchdog,
+    console::{Source, Tail},
+    guest::Guest,
+    input,
+    outputs::Outputs,
+    run::{Input, Plan, random},
+    signals::Signals,
+    spool::Done,
+};
+use crate::{
+    hypervisor::{Hypervisor, Machine, Stop},
+    output::sanitize,
+    process::Owner,
+    state::{Claim, HealthStatus, Status},
+};
+
+/// Random bytes for a guest.
+const ENTROPY: usize = 64;
+/// A hypervisor whose link broke because it ends has ended by then.
+const DYING: Duration = Duration::from_secs(5);
+
+/// Output and error output of a container.
+type Streams = Option<(Stream, Stream)>;
+
+/// A launched machine on its way through its states.
+#[derive(Debug)]
+pub(super) struct Attempt<'a> {
+    hypervisor: &'a dyn Hypervisor,
+    plan: &'a Plan,
+    claim: &'a mut Claim,
+    timings: &'a mut Timings,
+    process: Child,
+    link: Option<UnixStream>,
+    console: Tail,
+    messages: Tail,
+    stopped: watch::Receiver<Option<Stop>>,
+    started: bool,
+}
+
+impl<'a> Attempt<'a> {
+    /// Takes a machine into care: reads its console, records its process.
+    ///
+    /// # Errors
+    /// Where either cannot be done.
+    pub(super) fn new(
+        hypervisor: &'a dyn Hypervisor,
+        plan: &'a Plan,
+        claim: &'a mut Claim,
+        timings: &'a mut Timings,
+        machine: Machine,
+    ) -> Result<Self, VmError> {
+        let read = |source| VmError::Host { what: "read the guest's console", source };
+        let log = claim.directory().join("console.log");
+        let console = Tail::read(machine.console, Source::Console, Some(&log)).map_err(read)?;
+        let messages = Tail::read(machine.messages, Source::Hypervisor, None).map_err(read)?;
+        let pid = machine.process.id().map(u32::cast_signed);
+        let owner = pid.and_then(|pid| Owner::of(pid).ok().flatten());
+        claim.update(|state| {
+            state.hypervisor_process = owner;
+            state.status = Status::Starting;
+        })?;
+        Ok(Self {
+            hypervisor,
+            plan,
+            claim,
+            timings,
+            process: machine.process,
+            link: Some(machine.link),
+            console,
+            messages,
+            stopped: machine.stopped,
+            started: false,
+        })
+    }
+
+    /// From `Hello` to the outcome, output included.
+    ///
+    /// # Errors
+    /// Where there is no outcome, and why.
+    pub(super) async fn converse(
+        &mut self,
+        key: LinkKey,
+        signals: &mut Signals,
+        outputs: &Outputs,
+    ) -> Result<u8, VmError> {
+        let (mut guest, streams) = self.greet(key, signals).await?;
+        self.timings.hello(&guest.hello);
+        tracing::debug!(target: "agent", build = %sanitize(&guest.hello.build), kernel = %sanitize(&guest.hello.kernel), "hello");
+        let filling = async {
+            if let Some((stdout, stderr)) = streams {
+                tokio::join!(outputs.stdout.fill(stdout), outputs.stderr.fill(stderr));
+            }
+        };
+        tokio::pin!(filling);
+        let mut filled = false;
+        let mut told = [false; 2];
+        let mut interrupted = false;
+        let mut outcome = None;
+        let status = loop {
+            if let Some(status) = outcome.filter(|_| filled) {
+                return Ok(status);
+            }
+            tokio::select! {
+                biased;
+                message = guest.message(), if outcome.is_none() => match message {
+                    Some(message) => outcome = self.hear(message?, &guest)?,
+                    None => {
+                        let closed = VmError::Violation { what: "it closed the control stream".into() };
+                        return Err(self.settle(closed).await);
+                    }
+                },
+                () = &mut filling, if !filled => filled = true,
+                signal = signals.next() => {
+                    if Signals::ends(signal) && (interrupted || !self.started) {
+                        return Err(VmError::Interrupted { signal });
+                    }
+                    interrupted |= Signals::ends(signal);
+                    guest.order(ToGuest::Signal(signal));
+                }
+                done = outputs.stdout.done(), if !told[0] && !filled => {
+                    told[0] = true;
+                    closed(&guest, Port::Stdout, done);
+                }
+                done = outputs.stderr.done(), if !told[1] && !filled => {
+                    told[1] = true;
+                    closed(&guest, Port::Stderr, done);
+                }
+                status = self.process.wait() => break status,
+            }
+        };
+        // The outcome may have come in the last breath.
+        while outcome.is_none()
+            && let Some(message) = guest.message().await
+        {
+            outcome = self.hear(message?, &guest)?;
+        }
+        match outcome {
+            Some(status) => {
+                filling.await;
+                Ok(status)
+            }
+            None => Err(self.died(status).await),
+        }
+    }
+
+    /// Waits for the agent, gives it the plan and opens the streams of its output. All that
+    /// waits for the guest is in one place, beside what may happen meanwhile.
+    async fn greet(&mut self, key: LinkKey, signals: &mut Signals) -> Result<(Guest, Streams), VmError> {
+        let Some(link) = self.link.take() else {
+            return Err(VmError::Violation { what: "the link has been used".into() });
+        };
+        let capabilities = self.hypervisor.capabilities();
+        let pid = self.process.id();
+        let id = SessionId(random::<KEY_LEN>()?);
+        let plan = self.boot_plan()?;
+        let job = &self.plan.job;
+        let met = async {
+            let guest = Guest::connect(link, key, id, plan).await?;
+            // Only a container has output.
+            let streams = match job {
+                Job::Container(_) => Some((guest.open(Port::Stdout).await?, guest.open(Port::Stderr).await?)),
+                Job::BuildImage => None,
+            };
+            Ok((guest, streams))
+        };
+        tokio::select! {
+            met = met => match met {
+                Err(error @ VmError::Violation { .. }) => Err(self.settle(error).await),
+                met => met,
+            },
+            status = self.process.wait() => Err(self.died(status).await),
+            signal = signals.next() => Err(VmError::Interrupted { signal }),
+            had = watchdog(pid, &capabilities) => {
+                self.kill().await;
+                Err(VmError::NotResponding { seconds: had.as_secs(), console: self.console.last_lines() })
+            }
+        }
+    }
+
+    fn boot_plan(&self) -> Result<BootPlan, VmError> {
+        let state = self.claim.state();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(BootPlan {
+            identity: Identity {
+                id: state.id.as_str().to_owned(),
+                name: state.name.to_string(),
+                hostname: self.plan.hostname.clone(),
+            },
+            time_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            entropy: random::<ENTROPY>()?.to_vec(),
+            network: Network::default(),
+            job: self.plan.job.clone(),
+        })
+    }
+
+    /// Takes in a message; the container's status where it is the last.
+    fn hear(&mut self, message: ToHost, guest: &Guest) -> Result<Option<u8>, VmError> {
+        match message {
+            ToHost::Log(record) => log(&record),
+            ToHost::Reached(stage, nanos) => {
+                self.timings.reached(stage, nanos);
+                if stage == Stage::ContainerStarted && !self.started {
+                    self.started = true;
+                    self.claim.update(|state| {
+                        state.status = Status::Running;
+                        state.health_status = HealthStatus::Healthy;
+                        state.started = Some(Timestamp::now());
+                    })?;
+                    if self.plan.input == Input::Inherited {
+                        self.forward_input(guest);
+                    }
+                }
+            }
+            ToHost::Ended(Outcome::Status(status)) => {
+                self.timings.mark("podman exit");
+                self.claim.update(|state| {
+                    state.status = Status::Stopping;
+                    state.health_status = HealthStatus::Stopped;
+                    state.exit_code = Some(status);
+                })?;
+                return Ok(Some(status));
+            }
+            ToHost::Ended(Outcome::Failed(failure)) => {
+                return Err(VmError::Guest { kind: failure.kind, message: sanitize(&failure.message) });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Not before the container runs: input that a failed boot took would be lost for the next.
+    fn forward_input(&self, guest: &Guest) {
+        let opener = guest.opener();
+        tokio::spawn(async move {
+            match opener.open(Port::Stdin).await {
+                Ok(stream) => input::copy(stream).await,
+                Err(error) => tracing::debug!(%error, "no stream for the input"),
+            }
+        });
+    }
+
+    /// What a broken link means: most often a machine that is dying and knows why. One that
+    /// goes on without a link is killed by the caller, and the link's error stands.
+    async fn settle(&mut self, error: VmError) -> VmError {
+        match timeout(DYING, self.process.wait()).await {
+            Ok(status) => self.died(status).await,
+            Err(_) => error,
+        }
+    }
+
+    /// Why a machine ended that should not have.
+    async fn died(&mut self, status: io::Result<std::process::ExitStatus>) -> VmError {
+        let status = match status {
+            Ok(status) => status,
+            Err(source) => return VmError::Host { what: "wait for the hypervisor", source },
+        };
+        self.console.end().await;
+        self.messages.end().await;
+        let console = self.console.last_lines();
+        if let Some(reason) = self.console.panic() {
+            return VmError::Panicked { reason, console, started: self.started };
+        }
+        let stop = self.stopped.borrow().clone();
+        let how = match stop {
+            Some(Stop::PoweredOff) => "powered off".to_owned(),
+            Some(Stop::Reset) => "reset".to_owned(),
+            Some(Stop::Other(cause)) => format!("stopped ({})", sanitize(&cause)),
+            None => {
+                let (hypervisor, messages) = (self.hypervisor.name(), self.messages.last_lines());
+                return VmError::HypervisorDied { hypervisor, status, messages };
+            }
+        };
+        VmError::Stopped { how, console }
+    }
+
+    /// Ends the hypervisor, and waits for its end.
+    pub(super) async fn kill(&mut self) {
+        if let Err(error) = self.process.kill().await {
+            tracing::debug!(%error, "the hypervisor was already gone");
+        }
+    }
+}
+
+/// Tells the guest that an output has lost its reader.
+fn closed(guest: &Guest, port: Port, done: Done) {
+    tracing::debug!(?port, ?done, "nobody reads this output any more");
+    guest.order(ToGuest::OutputClosed(port.number()));
+}
+
+fn log(record: &LogRecord) {
+    let text = sanitize(&record.message);
+    match record.level {
+        LogLevel::Error | LogLevel::Warn => tracing::warn!(target: "agent", "{text}"),
+        LogLevel::Info | LogLevel::Debug => tracing::debug!(target: "agent", "{text}"),
+    }
+}

@@ -1,0 +1,186 @@
+//! The host's end of a session with the agent.
+
+use fcvm_link::{
+    Link, Opener, Role, Stream,
+    channel::{ChannelError, Receiver, Sender},
+    multiplex, session,
+};
+use fcvm_proto::{
+    BootPlan, Hello, PROTOCOL, Port, ToGuest, ToHost,
+    session::{LinkKey, SessionId},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use super::VmError;
+
+/// Orders that wait for the guest.
+const OUTBOX: usize = 16;
+/// Messages of the guest that wait for us.
+const INBOX: usize = 64;
+
+/// A guest that has said `Hello`.
+#[derive(Debug)]
+pub(super) struct Guest {
+    /// What it said.
+    pub(super) hello: Hello,
+    link: Link,
+    orders: mpsc::Sender<ToGuest>,
+    messages: mpsc::Receiver<Result<ToHost, ChannelError>>,
+    /// Driver of the link, reader of messages, writer of orders: they end with the guest.
+    _tasks: JoinSet<()>,
+}
+
+impl Guest {
+    /// Opens a session and hands over the plan: waits for the agent as long as it takes.
+    ///
+    /// # Errors
+    /// Where the pipe breaks, or the agent is none that we understand.
+    pub(super) async fn connect<T>(
+        pipe: T,
+        key: LinkKey,
+        id: SessionId,
+        plan: BootPlan,
+    ) -> Result<Self, VmError>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let pipe = session::connect(pipe, key, id).await.map_err(violation)?;
+        let (link, driver) = multiplex(pipe, Role::Host);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "the link ended");
+            }
+        });
+        let control = link.opener.open(Port::Control).await.map_err(violation)?;
+        let (read, write) = tokio::io::split(control);
+        let mut receiver = Receiver::<Hello, _>::new(read);
+        let hello = receiver.receive().await.map_err(violation)?.ok_or_else(|| violation("no greeting"))?;
+        if hello.protocol != PROTOCOL {
+            return Err(VmError::Protocol {
+                build: crate::output::sanitize(&hello.build),
+                found: hello.protocol,
+            });
+        }
+        if hello.session != id.0 {
+            return Err(violation("a greeting of another session"));
+        }
+        let mut sender = Sender::<ToGuest, _>::new(write);
+        sender.send(&ToGuest::Start(Box::new(plan))).await.map_err(violation)?;
+        let (orders, mut ordered) = mpsc::channel(OUTBOX);
+        tasks.spawn(async move {
+            while let Some(order) = ordered.recv().await {
+                if let Err(error) = sender.send(&order).await {
+                    return tracing::debug!(%error, "the guest takes no more orders");
+                }
+            }
+        });
+        let (inbox, messages) = mpsc::channel(INBOX);
+        let mut receiver = receiver.retype::<ToHost>();
+        tasks.spawn(async move {
+            while let Some(message) = receiver.receive().await.transpose() {
+                let broken = message.is_err();
+                if inbox.send(message).await.is_err() || broken {
+                    return;
+                }
+            }
+        });
+        Ok(Self { hello, link, orders, messages, _tasks: tasks })
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// Where the link is gone.
+    pub(super) async fn open(&self, port: Port) -> Result<Stream, VmError> {
+        self.link.opener.open(port).await.map_err(violation)
+    }
+
+    /// Opens streams without the guest at hand.
+    pub(super) fn opener(&self) -> Opener {
+        self.link.opener.clone()
+    }
+
+    /// Sends an order. Never waits: a guest that does not read must not keep us
+    /// from hearing the user. What it leaves unread for too long is dropped.
+    pub(super) fn order(&self, order: ToGuest) {
+        if let Err(error) = self.orders.try_send(order) {
+            tracing::debug!(%error, "the guest takes no more orders");
+        }
+    }
+
+    /// The next message; `None` where the guest has closed. Cancel-safe.
+    pub(super) async fn message(&mut self) -> Option<Result<ToHost, VmError>> {
+        Some(self.messages.recv().await?.map_err(violation))
+    }
+}
+
+fn violation(what: impl ToString) -> VmError {
+    VmError::Violation { what: crate::output::sanitize(&what.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use fcvm_link::session::GuestPipe;
+    use fcvm_proto::{Identity, Job, Network};
+
+    use super::*;
+
+    const KEY: LinkKey = LinkKey(*b"0123456789abcdef");
+    const ID: SessionId = SessionId([7; 16]);
+
+    fn plan() -> BootPlan {
+        BootPlan {
+            identity: Identity { id: String::new(), name: String::new(), hostname: String::new() },
+            time_unix_nanos: 0,
+            entropy: Vec::new(),
+            network: Network::default(),
+            job: Job::BuildImage,
+        }
+    }
+
+    /// An agent that greets like this, on the real wire, and hears nothing afterwards.
+    async fn meet(hello: Hello) -> Result<Guest, VmError> {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        tokio::spawn(async move {
+            let mut pipe = GuestPipe::new(far, KEY);
+            let (_, io) = pipe.accept().await.unwrap();
+            let (mut link, driver) = multiplex(io, Role::Guest);
+            tokio::spawn(async move { drop(driver.await) });
+            let (_, control) = link.incoming.accept().await.unwrap();
+            let mut sender = Sender::new(control);
+            sender.send(&hello).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        Guest::connect(near, KEY, ID, plan()).await
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            build: "1".into(),
+            boot_id: String::new(),
+            session: ID.0,
+            kernel: "6".into(),
+            agent_started: 1,
+            said: 2,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_of_another_protocol_is_refused_with_advice() {
+        let error = meet(Hello { protocol: 99, build: "9.9\x1b[2J".into(), ..hello() }).await.unwrap_err();
+        assert_eq!(error.to_string(), "guest agent 9.9\\u{1b}[2J speaks protocol 99, this fcvm speaks 1");
+        assert!(error.hint().unwrap().contains("fcvm setup"));
+    }
+
+    #[tokio::test]
+    async fn a_greeting_belongs_to_its_session() {
+        assert!(meet(hello()).await.is_ok());
+        assert!(matches!(meet(Hello { session: [8; 16], ..hello() }).await, Err(VmError::Violation { .. })));
+    }
+}

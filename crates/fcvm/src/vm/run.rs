@@ -1,0 +1,158 @@
+//! A run: disks, boots, output. See the states in the module above.
+
+use std::{io, path::Path};
+
+use fcvm_proto::{Job, session::LinkKey};
+use tracing::Instrument as _;
+
+use super::{Timings, VmError, attempt::Attempt, outputs::Outputs, signals::Signals};
+use crate::{
+    hypervisor::{Access, Disk, Hypervisor, MachineConfig},
+    setup::Assets,
+    state::Claim,
+    storage::cow,
+};
+
+/// What to run.
+#[derive(Debug)]
+pub struct Plan {
+    /// Kernel, initrd, base disk.
+    pub assets: Assets,
+    /// What the guest is for.
+    pub job: Job,
+    /// The disks that the job needs, in its order.
+    pub disks: Vec<Disk>,
+    /// Host name of guest and container.
+    pub hostname: String,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// More kernel parameters.
+    pub kernel_arguments: Option<String>,
+    /// Where the container's input comes from.
+    pub input: Input,
+}
+
+/// Where the container's input comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// It has none.
+    Null,
+    /// Our own standard input.
+    Inherited,
+}
+
+/// Runs a container in a VM of its own; the container's status.
+///
+/// A guest that never gets as far as the container is given a second chance,
+/// with one CPU: an emulated kernel may trip over several.
+///
+/// # Errors
+/// Where there is no status to return.
+pub async fn run(
+    hypervisor: &dyn Hypervisor,
+    plan: &Plan,
+    claim: &mut Claim,
+    timings: &mut Timings,
+) -> Result<u8, VmError> {
+    let span = tracing::error_span!("vm", name = %claim.state().name);
+    boots(hypervisor, plan, claim, timings).instrument(span).await
+}
+
+async fn boots(
+    hypervisor: &dyn Hypervisor,
+    plan: &Plan,
+    claim: &mut Claim,
+    timings: &mut Timings,
+) -> Result<u8, VmError> {
+    let host = |what| move |source| VmError::Host { what, source };
+    let mut signals = Signals::listen().map_err(host("listen to signals"))?;
+    let mut cpus = plan.cpus;
+    loop {
+        let ended = attempt(hypervisor, plan, cpus, claim, timings, &mut signals).await;
+        match ended {
+            Err(error) if error.may_pass() && cpus > 1 => {
+                let error = error.to_string();
+                let error = error.lines().next().unwrap_or_default();
+                tracing::warn!(error, "the guest failed to boot; once again, with one CPU");
+                timings.retry();
+                cpus = 1;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// One boot of the VM, to its end.
+async fn attempt(
+    hypervisor: &dyn Hypervisor,
+    plan: &Plan,
+    cpus: u8,
+    claim: &mut Claim,
+    timings: &mut Timings,
+    signals: &mut Signals,
+) -> Result<u8, VmError> {
+    let scratch = claim.directory().join("scratch.raw");
+    remove_scratch(&scratch)
+        .and_then(|()| cow::copy(&plan.assets.scratch_template, &scratch))
+        .map_err(|source| VmError::Scratch { path: scratch.clone(), source })?;
+    let outputs = Outputs::to_ours(claim.directory())
+        .map_err(|source| VmError::Spool { path: claim.directory().to_owned(), source })?;
+    let link_key = LinkKey(random()?);
+    let mut disks = vec![
+        Disk { serial: "base".into(), path: plan.assets.base.clone(), access: Access::ReadOnly },
+        Disk { serial: "scratch".into(), path: scratch, access: Access::Ephemeral },
+    ];
+    disks.extend(plan.disks.iter().cloned());
+    let machine = hypervisor.launch(&MachineConfig {
+        name: claim.state().name.to_string(),
+        kernel: plan.assets.kernel.clone(),
+        initrd: plan.assets.initrd.clone(),
+        kernel_arguments: plan.kernel_arguments.clone(),
+        link_key,
+        cpus,
+        memory_mib: plan.memory_mib,
+        disks,
+        runtime_dir: claim.runtime_dir().to_owned(),
+    })?;
+    timings.launched();
+    let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine)?;
+    let status = attempt.converse(link_key, signals, &outputs).await;
+    // Nothing in the VM is to be kept: there is no need to wait for its shutdown.
+    attempt.kill().await;
+    timings.first_output(outputs.first_byte());
+    outputs.end();
+    let flushed = tokio::select! {
+        flushed = outputs.flushed() => flushed,
+        // The reader of our output does not read, and the user does not want to wait for it.
+        signal = ending(signals) => Err(VmError::Interrupted { signal }),
+    };
+    timings.mark("teardown");
+    let status = status?;
+    flushed?;
+    Ok(status)
+}
+
+fn remove_scratch(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn random<const N: usize>() -> Result<[u8; N], VmError> {
+    let mut bytes = [0; N];
+    crate::random::fill(&mut bytes).map_err(|source| VmError::Host { what: "get random bytes", source })?;
+    Ok(bytes)
+}
+
+/// The next signal that asks the program to end.
+async fn ending(signals: &mut Signals) -> i32 {
+    loop {
+        let signal = signals.next().await;
+        if Signals::ends(signal) {
+            return signal;
+        }
+    }
+}

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Builds fcvm, and the agent as a static program where fcvm looks for it:
+# in ../libexec/fcvm, seen from fcvm's own directory.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+cargo build --release --locked -p fcvm
+
+triple=$(uname -m)-unknown-linux-musl
+if command -v rustup > /dev/null && rustup target list --installed | grep -qx "$triple"; then
+    cargo build --release --locked -p fc-agent --target "$triple"
+else
+    triple=$(uname -m)-unknown-linux-gnu
+    RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked -p fc-agent --target "$triple"
+fi
+
+agent=$target/libexec/fcvm/fc-agent
+# The same agent keeps its time stamp, by which fcvm knows it.
+if ! cmp -s "$target/$triple/release/fc-agent" "$agent"; then
+    install -D -m 755 "$target/$triple/release/fc-agent" "$agent"
+fi

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Runs a tier of the tests: unit, fast, all, root, or here (all that can run here).
+#
+# A test's tier is in its name: slow_* takes minutes, root_* needs root, vm_*
+# (also slow_vm_*, root_vm_*) boots VMs, any other needs neither. A test that
+# finds that it cannot run here appends `skipped: NAME: REASON` to the file
+# $FCVM_TEST_SKIPS, and passes.
+#
+# FILTER=name: only tests with that in their names. STREAM=1: output as it comes.
+# Ends with `N passed, N failed, N skipped` and the runner's status.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tier=$1
+if [[ $tier == here ]]; then
+    if [[ $EUID == 0 ]]; then tier=root; else tier=all; fi
+fi
+# The prefixes of the tests that are not in the tier.
+case $tier in
+    unit) left_out=(slow root vm) ;;
+    fast) left_out=(slow root) ;;
+    all) left_out=(root) ;;
+    root) left_out=() ;;
+    *) echo "error: no tier \`$tier\`: unit, fast, all, root or here" >&2; exit 2 ;;
+esac
+
+scripts/deps.sh test
+if [[ $tier != unit ]]; then
+    scripts/build.sh
+    # Of the tests' own, shared by them all. Without it, tests with VMs skip and say why.
+    FCVM_TEST_ASSETS=$(realpath -m "${FCVM_TEST_ASSETS:-${CARGO_TARGET_DIR:-target}/test-assets}")
+    export FCVM_TEST_ASSETS
+    scripts/fcvm.sh --data-dir "$FCVM_TEST_ASSETS" setup || true
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export FCVM_TEST_SKIPS=$work/skips
+touch "$FCVM_TEST_SKIPS"
+color=never
+if [[ -t 1 ]]; then color=always; fi
+
+# pattern PREFIX...: matches the full names of tests whose own name begins so.
+pattern() {
+    local IFS='|'
+    echo "(^|::)($*)_[a-z0-9_]*\$"
+}
+
+# sum REGEX: adds up the numbers in the log that the regular expression captures.
+sum() {
+    sed -e 's/\x1b\[[0-9;]*m//g' "$work/log" | { grep -oP "$1" || true; } | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+status=0
+if cargo nextest --version > /dev/null 2>&1; then
+    list=(cargo nextest list --release --locked --workspace --message-format oneline)
+    run=(cargo nextest run --release --locked --workspace --color "$color" --no-fail-fast)
+    if [[ ${#left_out[@]} != 0 ]]; then
+        run+=(-E "not test(/$(pattern "${left_out[@]}")/)")
+    fi
+    if [[ -n ${STREAM:-} ]]; then run+=(--no-capture); fi
+    if [[ -n ${FILTER:-} ]]; then run+=("$FILTER"); fi
+    "${run[@]}" 2>&1 | tee "$work/log" || status=${PIPESTATUS[0]}
+    if [[ ${#left_out[@]} != 0 ]]; then
+        # `BINARY NAME`
+        "${list[@]}" ${FILTER:+"$FILTER"} 2> /dev/null | awk '{ print $NF }' > "$work/names" || true
+    fi
+    sed -i -n '/ Summary /,$p' "$work/log"
+    passed=$(sum '[0-9]+(?= passed)')
+    failed=$(($(sum '[0-9]+(?= failed)') + $(sum '[0-9]+(?= timed out)') + $(sum '[0-9]+(?= exec failed)')))
+else
+    test=(cargo test --release --locked --workspace --no-fail-fast --lib --bins --tests)
+    cargo test --release --locked --workspace --lib --bins --tests --no-run
+    "${test[@]}" -- --list --format terse 2> /dev/null | sed -n 's/: test$//p' > "$work/names"
+    if [[ -n ${FILTER:-} ]]; then
+        grep -F -- "$FILTER" "$work/names" > "$work/filtered" || true
+        mv "$work/filtered" "$work/names"
+    fi
+    selected=()
+    while read -r name; do
+        if [[ ${#left_out[@]} == 0 ]] || ! grep -qE "$(pattern "${left_out[@]}")" <<< "$name"; then
+            selected+=("$name")
+        fi
+    done < "$work/names"
+    if [[ ${#selected[@]} == 0 ]]; then
+        echo "error: no tests to run" >&2
+        exit 4
+    fi
+    arguments=(--exact "${selected[@]}" --color "$color")
+    if [[ -n ${STREAM:-} ]]; then arguments+=(--nocapture --test-threads 1); fi
+    "${test[@]}" --color "$color" -- "${arguments[@]}" 2>&1 | tee "$work/log" || status=${PIPESTATUS[0]}
+    passed=$(sum '[0-9]+(?= passed;)')
+    failed=$(sum '[0-9]+(?= failed;)')
+fi
+
+skipped=0
+if [[ -s $FCVM_TEST_SKIPS ]]; then
+    skipped=$(awk '{ print $2 }' "$FCVM_TEST_SKIPS" | sort -u | wc -l)
+    echo
+    echo "skipped here:"
+    sort -u "$FCVM_TEST_SKIPS" | sed 's/^skipped: /  /'
+fi
+for prefix in "${left_out[@]}"; do
+    count=$(grep -cE "$(pattern "$prefix")" "$work/names" || true)
+    if [[ $count != 0 ]]; then
+        case $prefix in
+            slow) why="take minutes: make test-all" ;;
+            root) why="need root: make test-root as root" ;;
+            vm) why="boot VMs: make test-fast" ;;
+        esac
+        echo "left out: $count tests ${prefix}_*, which $why"
+    fi
+done
+echo
+echo "$((passed > skipped ? passed - skipped : 0)) passed, $failed failed, $skipped skipped"
+exit "$status"
