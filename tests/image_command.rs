@@ -230,7 +230,7 @@ fn a_damaged_disk_is_made_anew_from_stored_blobs() {
     let stored = fcvm::image::resolve(
         &image,
         fcvm::image::PullPolicy::Missing,
-        &data,
+        &fcvm::image::Store::open(&data),
         &printer,
         &fcvm::image::disk::HostBuilder,
     )

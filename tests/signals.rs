@@ -96,10 +96,8 @@ fn vm_what_a_killed_fcvm_left_is_removed_by_the_next_command() {
 }
 
 fn killed(env: &TestEnv, running: fcvm_testkit::Running) {
-    let output = running.kill();
-    assert_eq!(output.code(), 137);
     // The hypervisor dies with its parent, without anyone's help.
-    env.wait_for_processes();
+    assert_eq!(env.kill(running).code(), 137);
     assert!(!env.leftovers().is_empty(), "nothing to clean up: the test tests nothing");
     assert!(env.list().is_empty());
     env.assert_nothing_left();
@@ -112,6 +110,7 @@ fn vm_the_name_of_a_killed_vm_is_free() {
     let running = run(LOOP).spawn();
     running.wait_for_stdout("ready");
     assert_eq!(running.kill().code(), 137);
+    // At once: the next command sees to it that what was killed is gone.
     run("echo again").run().assert_stdout("again");
-    env.wait_for_processes();
+    env.assert_nothing_left();
 }

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Fcvm, Layer, assets, busybox, leaks, skip};
+use crate::{Fcvm, Layer, Output, Running, assets, busybox, leaks, skip};
 
 /// A data directory, a directory for sockets and every process that uses them.
 ///
@@ -176,9 +176,21 @@ impl TestEnv {
         leaks::processes(self.sockets.path())
     }
 
-    /// Waits for the end of processes that were killed and have nobody to wait for them.
-    pub fn wait_for_processes(&self) {
-        leaks::wait_for_processes(self.sockets.path());
+    /// Kills a command, and waits for the end of whatever it had started, which has nobody else
+    /// to wait for it.
+    #[must_use]
+    pub fn kill(&self, running: Running) -> Output {
+        // Looked for before they die: a process that is dying can no longer be told from others,
+        // and holds its sockets still.
+        running.freeze();
+        let processes = leaks::processes(self.sockets.path());
+        let processes = processes.iter().filter(|(pid, _)| *pid != running.pid());
+        let processes: Vec<_> = processes.filter_map(|(pid, _)| leaks::open(*pid)).collect();
+        let output = running.kill();
+        for process in &processes {
+            leaks::wait_until_gone(process);
+        }
+        output
     }
 }
 

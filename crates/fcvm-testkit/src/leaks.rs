@@ -2,14 +2,17 @@
 
 use std::{
     fs,
-    os::unix::ffi::OsStrExt as _,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+};
 
-use crate::running::wait_for_exit;
+use crate::running::{wait_for_end, wait_for_exit};
 
 /// Longest time for a killed process to be gone. A safety net.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -77,8 +80,21 @@ pub(crate) fn processes(sockets: &Path) -> Vec<(i32, String)> {
         .collect()
 }
 
+/// A process to wait for, if it is there still.
+pub(crate) fn open(pid: i32) -> Option<OwnedFd> {
+    match pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) {
+        Err(Errno::SRCH) => None,
+        pidfd => Some(pidfd.unwrap()),
+    }
+}
+
+/// Waits until it is gone with all it had.
+pub(crate) fn wait_until_gone(process: &OwnedFd) {
+    assert!(wait_for_end(process, Instant::now() + DEADLINE), "a killed process lives on");
+}
+
 /// Waits until none of them is left.
-pub(crate) fn wait_for_processes(sockets: &Path) {
+fn wait_for_processes(sockets: &Path) {
     let deadline = Instant::now() + DEADLINE;
     // One that ends may have started another.
     loop {
@@ -95,7 +111,7 @@ pub(crate) fn wait_for_processes(sockets: &Path) {
 pub(crate) fn kill_processes(sockets: &Path) {
     for (pid, _) in processes(sockets) {
         if let Err(error) = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL) {
-            assert_eq!(error, rustix::io::Errno::SRCH, "it may have ended since");
+            assert_eq!(error, Errno::SRCH, "it may have ended since");
         }
     }
     wait_for_processes(sockets);

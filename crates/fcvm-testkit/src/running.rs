@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::process::ExitStatusExt as _,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
     process::{Child, ChildStdin, Command, ExitStatus},
     time::{Duration, Instant},
 };
@@ -10,7 +10,9 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open},
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open, waitid,
+    },
 };
 
 use crate::collect::Collector;
@@ -126,6 +128,13 @@ impl Running {
         self.wait()
     }
 
+    /// Stops all of its threads: it starts no process from now on.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&self.child)), options).unwrap();
+    }
+
     fn deadline(&self) -> Instant {
         self.begun + DEADLINE
     }
@@ -155,10 +164,15 @@ pub(crate) fn wait_for_exit(pid: Pid, deadline: Instant) -> bool {
         Err(Errno::SRCH) => return true,
         pidfd => pidfd.unwrap(),
     };
+    wait_for_end(&pidfd, deadline)
+}
+
+/// Waits for the end of the process of a pidfd; false where it does not come.
+pub(crate) fn wait_for_end(pidfd: &OwnedFd, deadline: Instant) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).unwrap();
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
             Err(Errno::INTR) => {}
             ready => return ready.unwrap() == 1,
         }

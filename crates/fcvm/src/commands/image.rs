@@ -125,7 +125,11 @@ fn rows(names: &[String], image: &StoredImage, now: Timestamp) -> Vec<[String; 5
     }
     names
         .iter()
-        .map(|name| name.rsplit_once(':').map_or_else(|| row(name, ""), |(name, tag)| row(name, tag)))
+        .map(|name| match (name.split_once('@'), name.rsplit_once(':')) {
+            (Some((name, _)), _) => row(name, "<none>"),
+            (None, Some((name, tag))) => row(name, tag),
+            (None, None) => row(name, ""),
+        })
         .collect()
 }
 

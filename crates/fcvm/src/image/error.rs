@@ -5,8 +5,8 @@ use std::{error::Error, io, path::PathBuf};
 use bytesize::ByteSize;
 
 use super::{
-    disk::DiskError, name::NameError, reference::ReferenceError, resolve::PullPolicy, spec::Platform,
-    transport::TransportError,
+    disk::DiskError, name::NameError, reference::ReferenceError, registries::RegistriesError,
+    resolve::PullPolicy, spec::Platform, transport::TransportError,
 };
 use crate::{hash::Digest, storage::LockError};
 
@@ -17,6 +17,8 @@ use crate::{hash::Digest, storage::LockError};
 pub enum ImageError {
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error(transparent)]
@@ -65,6 +67,7 @@ impl ImageError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Reference(error) => return error.hint(),
+            Self::Registries(error) => return error.hint(),
             Self::Transport(error) => return error.hint(),
             Self::Unknown { .. } => "`fcvm image ls` lists the images there are".into(),
             Self::NotStored { .. } | Self::Pull { .. } => {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    FullName, ImageError, ImageName, Store,
+    FullName, ImageError, ImageName, NameRecord, Store,
     disk::HostBuilder,
     model::{Compression, DiskSource, LayerSource, OpenLayer},
     spec::{
@@ -80,7 +80,7 @@ pub fn import(
     for blob in [layer.blob, config.0, manifest.0] {
         blob.commit()?;
     }
-    store.tag(&name, &stored.digest)?;
+    store.tag(&name, NameRecord::local(stored.digest))?;
     Ok(stored)
 }
 

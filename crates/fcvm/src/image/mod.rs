@@ -8,6 +8,7 @@ pub mod layer;
 pub mod model;
 mod name;
 mod reference;
+pub mod registries;
 mod resolve;
 pub mod spec;
 mod store;
@@ -18,8 +19,8 @@ mod words;
 
 pub use error::ImageError;
 pub use import::{ImportOptions, Tarball, created_from_env, import};
-pub use name::{FullName, IdPrefix, ImageName, NameError};
+pub use name::{FullName, IdPrefix, ImageName, NameError, Reference, ShortNames};
 pub use reference::{ImageRef, ReferenceError};
 pub use resolve::{PullPolicy, resolve};
-pub use store::{Force, Listed, Removed, Store, StoredImage, UseLock};
+pub use store::{Force, Listed, NameRecord, Origin, Removed, Store, StoredImage, UseLock};
 pub use words::{Words, WordsError};

@@ -4,7 +4,7 @@
 //! registry is told from the first part of a path by its dot, its port, or by
 //! being `localhost`.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,13 +25,38 @@ pub struct ImageName {
     digest: Option<Digest>,
 }
 
-/// A name that says everything: `docker.io/library/alpine:latest`.
+/// A name that says everything: `docker.io/library/alpine:latest`, or with
+/// `@sha256:...` in place of the tag.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FullName {
     registry: String,
     repository: String,
-    tag: String,
+    reference: Reference,
+}
+
+/// Which of a repository's images.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reference {
+    /// The one that has the tag now.
+    Tag(String),
+    /// The one with that digest, of its manifest or of an index.
+    Digest(Digest),
+}
+
+/// How a name without a registry is completed, as `registries.conf` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortNames {
+    /// Repositories for names: `fedora` is `registry.example/fedora`.
+    pub aliases: BTreeMap<String, ImageName>,
+    /// Registries that may have it, best first.
+    pub search: Vec<String>,
+}
+
+impl Default for ShortNames {
+    fn default() -> Self {
+        Self { aliases: BTreeMap::new(), search: vec![DOCKER_HUB.into()] }
+    }
 }
 
 /// The beginning of an image's id or digest, in lowercase hex digits.
@@ -67,7 +92,7 @@ pub enum NameError {
     #[error("the digest is not of the form sha256:<64 hex digits>")]
     Digest,
     /// A full name was needed.
-    #[error("the name lacks its registry or tag, or names a digest")]
+    #[error("the name lacks its registry or tag, or has a digest where one cannot be chosen")]
     Partial,
 }
 
@@ -92,25 +117,58 @@ impl ImageName {
         self.digest
     }
 
-    /// What it may mean, best first: a name without registry is a local image,
-    /// then one of Docker Hub.
+    /// The registry, where one was written.
     #[must_use]
-    pub fn candidates(&self) -> Vec<FullName> {
-        let tag = || self.tag.clone().unwrap_or_else(|| LATEST.into());
-        let full = |registry: &str, repository: String| FullName {
-            registry: registry.into(),
-            repository,
-            tag: tag(),
+    pub fn registry(&self) -> Option<&str> {
+        self.registry.as_deref()
+    }
+
+    /// What it may mean, best first: a name without registry is a local image,
+    /// then its alias or else one of the registries to be searched. Where it has both a tag and a
+    /// digest, the digest counts.
+    #[must_use]
+    pub fn candidates(&self, short_names: &ShortNames) -> Vec<FullName> {
+        let mut candidates = vec![self.at(LOCALHOST)];
+        if self.registry.is_some() {
+            return candidates;
+        }
+        match short_names.aliases.get(&self.repository) {
+            Some(alias) => {
+                let of_alias = alias.at(DOCKER_HUB);
+                candidates.push(FullName { reference: self.reference(), ..of_alias });
+            }
+            None => candidates.extend(short_names.search.iter().map(|registry| self.at(registry))),
+        }
+        candidates
+    }
+
+    /// The full name; one without a registry is of the one given.
+    #[must_use]
+    pub fn at(&self, registry: &str) -> FullName {
+        let registry = match self.registry.as_deref().unwrap_or(registry) {
+            "index.docker.io" => DOCKER_HUB,
+            registry => registry,
         };
-        let hub = || {
-            let official = !self.repository.contains('/');
-            let prefix = if official { "library/" } else { "" };
-            full(DOCKER_HUB, format!("{prefix}{}", self.repository))
-        };
-        match self.registry.as_deref() {
-            None => vec![full(LOCALHOST, self.repository.clone()), hub()],
-            Some(DOCKER_HUB | "index.docker.io") => vec![hub()],
-            Some(registry) => vec![full(registry, self.repository.clone())],
+        // Docker Hub keeps its official images there.
+        let official = registry == DOCKER_HUB && !self.repository.contains('/');
+        let prefix = if official { "library/" } else { "" };
+        FullName {
+            registry: registry.to_owned(),
+            repository: format!("{prefix}{}", self.repository),
+            reference: self.reference(),
+        }
+    }
+
+    /// The name as Docker takes it.
+    #[must_use]
+    pub fn of_docker(&self) -> FullName {
+        self.at(DOCKER_HUB)
+    }
+
+    fn reference(&self) -> Reference {
+        match self.digest {
+            Some(digest) => Reference::Digest(digest),
+            None => Reference::Tag(self.tag.clone().unwrap_or_else(|| LATEST.into())),
         }
     }
 
@@ -122,14 +180,14 @@ impl ImageName {
         if self.digest.is_some() {
             return Err(NameError::Partial);
         }
-        self.candidates().into_iter().next().ok_or(NameError::Empty)
+        Ok(self.at(LOCALHOST))
     }
 
-    /// The name in full, where registry and tag were written.
+    /// The name in full, where registry and tag or digest were written.
     #[must_use]
     pub fn full(&self) -> Option<FullName> {
-        let said = self.registry.is_some() && self.tag.is_some() && self.digest.is_none();
-        self.candidates().into_iter().next().filter(|_| said)
+        let said = self.registry.is_some() && (self.tag.is_some() || self.digest.is_some());
+        said.then(|| self.at(LOCALHOST))
     }
 
     /// Where the name may also be the beginning of an id: that.
@@ -141,16 +199,44 @@ impl ImageName {
 }
 
 impl FullName {
-    /// Registry and repository: all but the tag.
+    /// The registry, with its port where it has one.
     #[must_use]
-    pub fn repository(&self) -> String {
-        format!("{}/{}", self.registry, self.repository)
+    pub fn registry(&self) -> &str {
+        &self.registry
     }
 
-    /// The tag.
+    /// The repository within the registry.
     #[must_use]
-    pub fn tag(&self) -> &str {
-        &self.tag
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// Which of the repository's images.
+    #[must_use]
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// Whether the image is of this machine alone.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.registry == LOCALHOST
+    }
+
+    /// Whether both are of one repository.
+    #[must_use]
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.registry == other.registry && self.repository == other.repository
+    }
+}
+
+impl fmt::Display for Reference {
+    /// With the separator before it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => write!(f, ":{tag}"),
+            Self::Digest(digest) => write!(f, "@{digest}"),
+        }
     }
 }
 
@@ -308,7 +394,7 @@ impl From<FullName> for String {
 
 impl fmt::Display for FullName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}:{}", self.registry, self.repository, self.tag)
+        write!(f, "{}/{}{}", self.registry, self.repository, self.reference)
     }
 }
 
@@ -326,6 +412,7 @@ mod tests {
     fn names_mean_what_podman_takes_them_for() {
         let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let digested = format!("alpine@{digest}");
+        let both = format!("alpine:3@{digest}");
         for (text, first, last) in [
             ("hello", "localhost/hello:latest", "docker.io/library/hello:latest"),
             ("nginx:alpine", "localhost/nginx:alpine", "docker.io/library/nginx:alpine"),
@@ -337,14 +424,28 @@ mod tests {
             ("localhost:5000/x", "localhost:5000/x:latest", "localhost:5000/x:latest"),
             ("[::1]:5000/x:y", "[::1]:5000/x:y", "[::1]:5000/x:y"),
             ("Host/x", "Host/x:latest", "Host/x:latest"),
-            (digested.as_str(), "localhost/alpine:latest", "docker.io/library/alpine:latest"),
+            (&digested, &format!("localhost/{digested}"), &format!("docker.io/library/{digested}")),
+            (&both, &format!("localhost/{digested}"), &format!("docker.io/library/{digested}")),
         ] {
             let name = text.parse::<ImageName>().unwrap();
             assert_eq!(name.to_string(), text);
-            let candidates: Vec<_> = name.candidates().iter().map(ToString::to_string).collect();
+            let candidates: Vec<_> =
+                name.candidates(&ShortNames::default()).iter().map(ToString::to_string).collect();
             assert_eq!((candidates[0].as_str(), candidates[candidates.len() - 1].as_str()), (first, last));
         }
         assert_eq!(digested.parse::<ImageName>().unwrap().digest(), digest.parse().ok());
+        let short_names = ShortNames {
+            aliases: [("hello".to_owned(), "quay.io/a/hello".parse().unwrap())].into(),
+            search: vec!["one.example".into(), "docker.io".into()],
+        };
+        for (text, expected) in [
+            ("hello:2", &["localhost/hello:2", "quay.io/a/hello:2"][..]),
+            ("x", &["localhost/x:latest", "one.example/x:latest", "docker.io/library/x:latest"]),
+            ("h.io/hello", &["h.io/hello:latest"]),
+        ] {
+            let candidates = text.parse::<ImageName>().unwrap().candidates(&short_names);
+            assert_eq!(candidates.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{text}");
+        }
     }
 
     #[test]
@@ -381,7 +482,8 @@ mod tests {
             assert!(text.parse::<FullName>().is_err(), "{text}");
         }
         let name = "docker.io/library/a:b".parse::<FullName>().unwrap();
-        assert_eq!((name.repository().as_str(), name.tag()), ("docker.io/library/a", "b"));
+        assert_eq!((name.registry(), name.repository()), ("docker.io", "library/a"));
+        assert_eq!(name.reference(), &Reference::Tag("b".into()));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::{
-    FullName, ImageError, ImageRef, Store, StoredImage, disk::DiskBuilder, model::DiskSource,
+    FullName, ImageError, ImageRef, NameRecord, Store, StoredImage, disk::DiskBuilder, model::DiskSource,
     spec::ImageConfig, transport,
 };
-use crate::{output::Printer, storage::DataDir};
+use crate::output::Printer;
 
 /// When an image is fetched though one is stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -32,22 +32,21 @@ pub enum PullPolicy {
 pub fn resolve(
     image: &ImageRef,
     policy: PullPolicy,
-    data: &DataDir,
+    store: &Store,
     printer: &Printer,
     builder: &dyn DiskBuilder,
 ) -> Result<StoredImage, ImageError> {
-    let store = Store::open(data);
     let cache = store.cache();
     match image {
         ImageRef::OciLayout { dir, tag } => {
-            from_source(&store, image, transport::oci_layout(dir, tag.as_deref())?, printer, builder)
+            from_source(store, image, transport::oci_layout(dir, tag.as_deref())?, printer, builder)
         }
         ImageRef::OciArchive { file, tag } => {
-            from_source(&store, image, transport::oci_archive(file, tag.as_deref(), cache)?, printer, builder)
+            from_source(store, image, transport::oci_archive(file, tag.as_deref(), cache)?, printer, builder)
         }
         ImageRef::DockerArchive { file, reference } => {
             let source = transport::docker_archive(file, reference.as_ref(), cache)?;
-            from_source(&store, image, source, printer, builder)
+            from_source(store, image, source, printer, builder)
         }
         ImageRef::Name(name) => {
             let written = || name.to_string();
@@ -83,7 +82,7 @@ fn from_source(
     let names: Vec<FullName> = source.names.iter().filter_map(|name| name.parse().ok()).collect();
     let stored = store.ensure_disk(source, printer, builder)?;
     for name in names {
-        store.tag(&name, &stored.digest)?;
+        store.tag(&name, NameRecord::local(stored.digest))?;
     }
     Ok(stored)
 }
@@ -119,8 +118,10 @@ mod tests {
 
     use super::*;
     use crate::image::disk::HostBuilder;
+    use crate::image::registries::RegistryFiles;
     use crate::image::spec::Platform;
     use crate::image::testing::{Layout, tagged};
+    use crate::storage::DataDir;
 
     struct Place {
         dir: tempfile::TempDir,
@@ -139,7 +140,8 @@ mod tests {
         }
 
         fn resolve(&self, image: &str, policy: PullPolicy) -> Result<StoredImage, ImageError> {
-            resolve(&image.parse().unwrap(), policy, &self.data, &Printer::from_env(), &HostBuilder)
+            let store = Store::with_registries(&self.data, RegistryFiles::none());
+            resolve(&image.parse().unwrap(), policy, &store, &Printer::from_env(), &HostBuilder)
         }
     }
 

@@ -1,10 +1,14 @@
 //! Who owns something: a process id is reused, a process id with its start
 //! time and boot is not.
 
-use std::io;
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use procfs::process::Process;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use serde::{Deserialize, Serialize};
 
 /// A process, told apart from any other that has or had its number.
@@ -57,19 +61,42 @@ impl Owner {
     /// # Errors
     /// Where the signal is not permitted.
     pub fn signal(&self, signal: Signal) -> io::Result<bool> {
-        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(false) };
+        Ok(self.send(signal)?.is_some())
+    }
+
+    /// Kills that very process and waits for its end: until then it may hold files
+    /// and sockets, also where its death has begun already.
+    ///
+    /// # Errors
+    /// Where killing it is not permitted; `TimedOut` where it still runs afterwards.
+    pub fn kill(&self, timeout: Duration) -> io::Result<()> {
+        let Some(pidfd) = self.send(Signal::KILL)? else { return Ok(()) };
+        let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+        let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+        loop {
+            match poll(&mut ended, Some(&timeout)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn send(&self, signal: Signal) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
-            Err(rustix::io::Errno::SRCH) => return Ok(false),
+            Err(Errno::SRCH) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         // The descriptor names whoever has the number now; only then is it known to be the same.
         if !self.is_alive() {
-            return Ok(false);
+            return Ok(None);
         }
         match pidfd_send_signal(&pidfd, signal) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Ok(()) => Ok(Some(pidfd)),
+            Err(Errno::SRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -94,7 +121,8 @@ mod tests {
     fn an_ended_process_is_not_alive() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let owner = Owner::of(child.id().cast_signed()).unwrap().unwrap();
-        assert!(owner.signal(Signal::KILL).unwrap());
+        owner.kill(Duration::from_secs(60)).unwrap();
+        assert!(!owner.is_alive(), "it was waited for");
         child.wait().unwrap();
         assert!(!owner.is_alive());
         assert!(!owner.signal(Signal::KILL).unwrap());

@@ -4,16 +4,18 @@ use std::{
     ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
-
-use jiff::Timestamp;
-use rustix::process::Signal;
 
 use super::{FORMAT, HealthStatus, ProcessType, RuntimeDir, StateError, Status, VmId, VmName, VmState};
 use crate::{
     process::Owner,
     storage::{AtomicFile, DataDir, Lock, TEMPORARY_PREFIX},
 };
+use jiff::Timestamp;
+
+/// How long a killed hypervisor may take to give its memory back.
+const LONGEST_DEATH: Duration = Duration::from_secs(10);
 
 /// The state files of a data directory.
 #[derive(Debug, Clone)]
@@ -85,7 +87,7 @@ impl Registry {
         for state in self.read_all()?.into_iter().filter(|state| !state.owner.is_alive()) {
             tracing::debug!(vm = %state.name, id = %state.id, "collecting what a dead process left");
             if let Some(hypervisor) = &state.hypervisor_process
-                && let Err(error) = hypervisor.signal(Signal::KILL)
+                && let Err(error) = hypervisor.kill(LONGEST_DEATH)
             {
                 tracing::warn!(%error, pid = hypervisor.pid, "an orphaned hypervisor cannot be killed");
             }

@@ -10,7 +10,7 @@ use crate::{
     cli::podman::{Builder, Run},
     hypervisor::{self, Access, Disk, HypervisorError, Selection},
     image::{
-        self, ImageError, StoredImage,
+        self, ImageError, Store, StoredImage,
         disk::{DiskBuilder, HostBuilder, WithFallback},
     },
     output::Printer,
@@ -40,11 +40,12 @@ pub(super) fn run(arguments: Run, data: &DataDir, printer: &Printer) -> anyhow::
         memory_mib: arguments.memory.0,
     })?;
     timings.mark("setup");
+    let store = Store::open(data);
     let fallback = GuestBuilder { hypervisor: &*selection.hypervisor, assets: &assets, registry: &registry };
     let image = match arguments.disk_builder {
-        Builder::Auto => resolve(&arguments, data, printer, &WithFallback { first: HostBuilder, fallback }),
-        Builder::Host => resolve(&arguments, data, printer, &HostBuilder),
-        Builder::Guest => resolve(&arguments, data, printer, &fallback),
+        Builder::Auto => resolve(&arguments, &store, printer, &WithFallback { first: HostBuilder, fallback }),
+        Builder::Host => resolve(&arguments, &store, printer, &HostBuilder),
+        Builder::Guest => resolve(&arguments, &store, printer, &fallback),
     }?;
     let _in_use = image.hold().with_context(|| format!("failed to lock image `{}`", arguments.image))?;
     claim.update(|state| state.image_digest = Some(image.digest))?;
@@ -88,11 +89,11 @@ fn choose(arguments: &Run, data: &DataDir, printer: &Printer) -> anyhow::Result<
 
 fn resolve(
     arguments: &Run,
-    data: &DataDir,
+    store: &Store,
     printer: &Printer,
     builder: &dyn DiskBuilder,
 ) -> Result<StoredImage, ImageError> {
-    image::resolve(&arguments.image, arguments.pull, data, printer, builder)
+    image::resolve(&arguments.image, arguments.pull, store, printer, builder)
 }
 
 fn container(arguments: &Run) -> anyhow::Result<Container> {

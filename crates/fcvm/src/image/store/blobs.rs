@@ -62,7 +62,8 @@ impl Store {
             return Ok(None);
         };
         let names = super::names::read(&self.images)?;
-        let names = names.iter().filter(|(_, of)| *of == digest).map(|(name, _)| name.to_string()).collect();
+        let names =
+            names.iter().filter(|(_, of)| of.image == *digest).map(|(name, _)| name.to_string()).collect();
         match transport::stored(root, *digest, manifest.len(), names) {
             Ok(source) => Ok(Some(source)),
             Err(error) => {

@@ -37,10 +37,13 @@ use std::path::PathBuf;
 
 pub(super) use blobs::{BlobAdder, PendingBlob};
 pub use image::{StoredImage, UseLock};
+pub use names::{NameRecord, Origin};
 pub use remove::{Force, Removed};
 
 use self::{image::Loaded, names::LockedNames};
-use super::{FullName, IdPrefix, ImageError, ImageName, disk::HostBuilder};
+use super::{
+    FullName, IdPrefix, ImageError, ImageName, ShortNames, disk::HostBuilder, registries::RegistryFiles,
+};
 use crate::{hash::Digest, output::Printer, storage::DataDir};
 
 /// The images of a data directory.
@@ -49,6 +52,7 @@ pub struct Store {
     images: PathBuf,
     blobs: PathBuf,
     cache: PathBuf,
+    registries: RegistryFiles,
 }
 
 /// An image and the names it goes by.
@@ -66,7 +70,13 @@ impl Store {
     /// The store of a data directory. Nothing is created before it is needed.
     #[must_use]
     pub fn open(data: &DataDir) -> Self {
-        Self { images: data.images(), blobs: data.blobs(), cache: data.cache() }
+        Self::with_registries(data, RegistryFiles::of_user())
+    }
+
+    /// The store of a data directory, with other configuration of registries than the user's.
+    #[must_use]
+    pub fn with_registries(data: &DataDir, registries: RegistryFiles) -> Self {
+        Self { images: data.images(), blobs: data.blobs(), cache: data.cache(), registries }
     }
 
     /// Where archives that cannot be read at random are put for a while.
@@ -81,23 +91,39 @@ impl Store {
     /// Where the store cannot be read, or the name begins several ids.
     pub fn find(&self, name: &ImageName) -> Result<Option<Digest>, ImageError> {
         match (self.find_name(name)?, name.as_id()) {
-            (Some((_, digest)), _) => Ok(Some(digest)),
+            (Some((_, of)), _) => Ok(Some(of.image)),
             (None, Some(id)) => self.find_id(&id),
             (None, None) => Ok(None),
         }
     }
 
     /// The name in full and the image that it means.
-    fn find_name(&self, name: &ImageName) -> Result<Option<(FullName, Digest)>, ImageError> {
+    ///
+    /// # Errors
+    /// Where the store or `registries.conf` cannot be read.
+    pub fn find_name(&self, name: &ImageName) -> Result<Option<(FullName, NameRecord)>, ImageError> {
         let names = names::read(&self.images)?;
-        let candidates = name.candidates();
+        let candidates = self.candidates(name)?;
         Ok(match name.digest() {
             None => candidates.into_iter().find_map(|name| names.get(&name).map(|of| (name.clone(), *of))),
             // A digest says which image; of the name only the repository counts.
             Some(digest) => names.into_iter().find(|(name, of)| {
-                *of == digest && candidates.iter().any(|wanted| wanted.repository() == name.repository())
+                (of.image == digest || of.upstream == Some(digest))
+                    && candidates.iter().any(|wanted| wanted.is_beside(name))
             }),
         })
+    }
+
+    /// What a name may mean, best first.
+    ///
+    /// # Errors
+    /// Where `registries.conf` cannot be read.
+    pub fn candidates(&self, name: &ImageName) -> Result<Vec<FullName>, ImageError> {
+        // It is of no use to a name that says its registry.
+        if name.registry().is_some() {
+            return Ok(name.candidates(&ShortNames::default()));
+        }
+        Ok(name.candidates(self.registries.load()?.short_names()))
     }
 
     /// The image whose id or digest begins so.
@@ -157,7 +183,8 @@ impl Store {
                 Ok(Loaded::Unusable { path }) => Err(ImageError::Corrupt { path }),
                 Err(error) => Err(error),
             };
-            let names = names.iter().filter(|(_, of)| **of == digest).map(|(name, _)| name.clone()).collect();
+            let names =
+                names.iter().filter(|(_, of)| of.image == digest).map(|(name, _)| name.clone()).collect();
             list.push(Listed { digest, names, image });
         }
         Ok(list)
@@ -167,12 +194,12 @@ impl Store {
     ///
     /// # Errors
     /// Where the image is gone, or names cannot be written.
-    pub fn tag(&self, name: &FullName, digest: &Digest) -> Result<(), ImageError> {
+    pub fn tag(&self, name: &FullName, record: NameRecord) -> Result<(), ImageError> {
         let mut names = LockedNames::lock(&self.images)?;
-        if !self.directory(digest).is_dir() {
-            return Err(ImageError::Unknown { name: digest.to_string() });
+        if !self.directory(&record.image).is_dir() {
+            return Err(ImageError::Unknown { name: record.image.to_string() });
         }
-        names.update(|names| names.insert(name.clone(), *digest))
+        names.update(|names| names.insert(name.clone(), record))
     }
 
     fn directory(&self, digest: &Digest) -> PathBuf {

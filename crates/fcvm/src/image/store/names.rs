@@ -14,10 +14,46 @@ use crate::{
     storage::{AtomicFile, Lock},
 };
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Names and the digests of the manifests they mean.
-pub(super) type NameMap = BTreeMap<FullName, Digest>;
+/// What a name means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NameRecord {
+    /// The image: its manifest's digest.
+    pub image: Digest,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The digest of what the registry has under the name: the manifest, or the index that lists
+    /// it. Where it comes from an engine, the image's id there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Digest>,
+}
+
+/// Where an image comes from, and may have changed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Imported, loaded or tagged here, or read from a path.
+    Local,
+    /// Pulled from the registry of its name.
+    Registry,
+    /// The storage of this user's Podman.
+    Podman,
+    /// A Docker engine.
+    Docker,
+}
+
+impl NameRecord {
+    /// Of an image that has no other place than this store.
+    #[must_use]
+    pub fn local(image: Digest) -> Self {
+        Self { image, origin: Origin::Local, upstream: None }
+    }
+}
+
+/// Names and what they mean.
+pub(super) type NameMap = BTreeMap<FullName, NameRecord>;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,10 +82,10 @@ impl LockedNames {
     }
 
     pub(super) fn names_of(&self, digest: &Digest) -> Vec<FullName> {
-        self.names.iter().filter(|(_, of)| *of == digest).map(|(name, _)| name.clone()).collect()
+        self.names.iter().filter(|(_, of)| of.image == *digest).map(|(name, _)| name.clone()).collect()
     }
 
-    pub(super) fn get(&self, name: &FullName) -> Option<Digest> {
+    pub(super) fn get(&self, name: &FullName) -> Option<NameRecord> {
         self.names.get(name).copied()
     }
 
@@ -82,24 +118,25 @@ mod tests {
     fn a_newer_file_is_left_alone() {
         let images = tempfile::tempdir().unwrap();
         let path = path(images.path());
-        std::fs::write(&path, r#"{"version":2,"planets":{}}"#).unwrap();
+        std::fs::write(&path, r#"{"version":3,"planets":{}}"#).unwrap();
         let error = LockedNames::lock(images.path()).err().unwrap();
-        assert!(matches!(error, ImageError::TooNew { found: 2, .. }), "{error:?}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), r#"{"version":2,"planets":{}}"#);
+        assert!(matches!(error, ImageError::TooNew { found: 3, .. }), "{error:?}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), r#"{"version":3,"planets":{}}"#);
     }
 
     #[test]
-    fn names_json_v1_is_frozen() {
+    fn names_json_v2_is_frozen() {
         let images = tempfile::tempdir().unwrap();
         let name: FullName = "localhost/a:b".parse().unwrap();
         let mut names = LockedNames::lock(images.path()).unwrap();
-        names.update(|names| names.insert(name.clone(), Digest::of(b""))).unwrap();
-        let text = std::fs::read_to_string(path(images.path())).unwrap();
         let digest = Digest::of(b"");
-        assert_eq!(
-            text,
-            format!("{{\n  \"version\": 1,\n  \"names\": {{\n    \"localhost/a:b\": \"{digest}\"\n  }}\n}}")
+        let record = NameRecord { image: digest, origin: Origin::Registry, upstream: Some(digest) };
+        names.update(|names| names.insert(name.clone(), record)).unwrap();
+        let text = std::fs::read_to_string(path(images.path())).unwrap();
+        let expected = format!(
+            r#"{{"version":2,"names":{{"localhost/a:b":{{"image":"{digest}","origin":"registry","upstream":"{digest}"}}}}}}"#
         );
-        assert_eq!(read(images.path()).unwrap().get(&name), Some(&digest));
+        assert_eq!(text.split_whitespace().collect::<String>(), expected);
+        assert_eq!(read(images.path()).unwrap().get(&name), Some(&record));
     }
 }

@@ -40,7 +40,7 @@ impl Store {
         let unknown = || ImageError::Unknown { name: image.to_string() };
         let (name, digest) = match image {
             ImageRef::Name(written) => match (self.find_name(written)?, written.as_id()) {
-                (Some((name, digest)), _) => (Some(name), digest),
+                (Some((name, of)), _) => (Some(name), of.image),
                 (None, Some(id)) => (None, self.find_id(&id)?.ok_or_else(unknown)?),
                 (None, None) => return Err(unknown()),
             },
@@ -53,7 +53,7 @@ impl Store {
         let mut names = LockedNames::lock(&self.images)?;
         let all = names.names_of(&digest);
         if let Some(name) = name {
-            if names.get(&name) != Some(digest) {
+            if names.get(&name).map(|of| of.image) != Some(digest) {
                 return Err(unknown());
             }
             if all.len() > 1 {
@@ -65,7 +65,7 @@ impl Store {
             return Err(ImageError::SeveralNames { name: image.to_string(), names });
         }
         let _use = self.own(&digest, image)?;
-        names.update(|names| names.retain(|_, of| *of != digest))?;
+        names.update(|names| names.retain(|_, of| of.image != digest))?;
         self.discard(&digest)?;
         drop(names);
         self.collect_blobs()?;

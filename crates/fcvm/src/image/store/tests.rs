@@ -33,7 +33,7 @@ impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(Some(dir.path().to_owned())).unwrap();
-        Self { store: Store::open(&data), dir }
+        Self { store: Store::with_registries(&data, RegistryFiles::none()), dir }
     }
 
     fn source(&self, content: &str) -> DiskSource {
@@ -47,7 +47,7 @@ impl Place {
     }
 
     fn tag(&self, name: &str, image: &StoredImage) {
-        self.store.tag(&name.parse().unwrap(), &image.digest).unwrap();
+        self.store.tag(&name.parse().unwrap(), NameRecord::local(image.digest)).unwrap();
     }
 
     fn find(&self, name: &str) -> Option<Digest> {
@@ -186,7 +186,7 @@ fn names_lead_to_images() {
     assert_eq!(place.find(&format!("other@{}", one.digest)), None);
     assert_eq!(place.find(&one.id.short()), Some(one.digest));
     assert_eq!(place.find(&two.digest.short()), Some(two.digest));
-    let unknown = place.store.tag(&"localhost/x:y".parse().unwrap(), &Digest::of(b""));
+    let unknown = place.store.tag(&"localhost/x:y".parse().unwrap(), NameRecord::local(Digest::of(b"")));
     assert!(matches!(unknown, Err(ImageError::Unknown { .. })));
 }
 

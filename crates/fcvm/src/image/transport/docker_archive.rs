@@ -96,7 +96,7 @@ fn choose(
             (None, _) => Err(TransportError::Empty { path: path() }),
         };
     };
-    let wanted = reference.candidates();
+    let wanted = [reference.at("localhost"), reference.of_docker()];
     let has = |item: &Item, wanted: &FullName| {
         item.repo_tags.iter().flatten().filter_map(|name| full_name(name)).any(|name| name == *wanted)
     };
@@ -110,7 +110,7 @@ fn choose(
 /// Docker drops `docker.io/library/` from the names it writes, and nothing else.
 fn full_name(name: &str) -> Option<FullName> {
     let name = name.parse::<ImageName>().ok()?;
-    if name.digest().is_some() { None } else { name.candidates().pop() }
+    name.digest().is_none().then(|| name.of_docker())
 }
 
 /// A layer, and what the manifest says of it.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::image::{
     model::{Compression, DiskSource, LayerSource},
-    name::FullName,
+    name::{FullName, Reference},
     spec::{Descriptor, ImageConfig, Index, Kind, MAX_JSON, Manifest, Platform},
 };
 
@@ -75,6 +75,7 @@ fn names(entries: &[Descriptor]) -> Vec<String> {
         .flat_map(|entry| [CONTAINERD_NAME, REF_NAME].map(|key| entry.annotations.get(key)))
         .flatten()
         .filter_map(|name| name.parse::<FullName>().ok())
+        .filter(|name| matches!(name.reference(), Reference::Tag(_)))
         .map(|name| name.to_string())
         .collect();
     names.sort_unstable();
