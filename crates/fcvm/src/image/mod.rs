@@ -1,6 +1,7 @@
 //! OCI images: where they come from, the store, and the disks made of them.
 
 pub mod archive;
+pub mod credentials;
 pub mod disk;
 mod error;
 mod import;
@@ -9,6 +10,7 @@ pub mod model;
 mod name;
 mod reference;
 pub mod registries;
+pub mod registry;
 mod resolve;
 pub mod spec;
 mod store;
