@@ -91,6 +91,12 @@ pub enum NameError {
     /// What follows the `@`.
     #[error("the digest is not of the form sha256:<64 hex digits>")]
     Digest,
+    /// Such a name would be taken for an id everywhere.
+    #[error("the name is 64 hex digits, as ids are")]
+    Id,
+    /// Of a short name.
+    #[error("an alias is for a name without registry, tag and digest, and another without tag and digest")]
+    Alias,
     /// A full name was needed.
     #[error("the name lacks its registry or tag, or has a digest where one cannot be chosen")]
     Partial,
@@ -121,6 +127,12 @@ impl ImageName {
     #[must_use]
     pub fn registry(&self) -> Option<&str> {
         self.registry.as_deref()
+    }
+
+    /// Whether a tag or digest was written.
+    #[must_use]
+    pub fn has_reference(&self) -> bool {
+        self.tag.is_some() || self.digest.is_some()
     }
 
     /// What it may mean, best first: a name without registry is a local image,
@@ -186,7 +198,7 @@ impl ImageName {
     /// The name in full, where registry and tag or digest were written.
     #[must_use]
     pub fn full(&self) -> Option<FullName> {
-        let said = self.registry.is_some() && (self.tag.is_some() || self.digest.is_some());
+        let said = self.registry.is_some() && self.has_reference();
         said.then(|| self.at(LOCALHOST))
     }
 
@@ -287,6 +299,9 @@ impl FromStr for ImageName {
             check_registry(registry)?;
         }
         check_repository(repository)?;
+        if text == repository && IdPrefix::parse_certain(text).is_some() {
+            return Err(NameError::Id);
+        }
         Ok(Self {
             registry: registry.map(ToOwned::to_owned),
             repository: repository.to_owned(),
@@ -300,7 +315,9 @@ fn is_registry(first: &str) -> bool {
     first == LOCALHOST || first.contains(['.', ':']) || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-fn check_registry(registry: &str) -> Result<(), NameError> {
+/// # Errors
+/// Where it is not a host with an optional port.
+pub(super) fn check_registry(registry: &str) -> Result<(), NameError> {
     let (host, port) = match registry.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (registry, None),
@@ -406,6 +423,8 @@ impl fmt::Display for IdPrefix {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -474,6 +493,100 @@ mod tests {
             assert_eq!(text.parse::<ImageName>(), Err(error), "{text}");
         }
         assert!("a--b__c/d.e".parse::<ImageName>().is_ok());
+    }
+
+    /// <https://github.com/distribution/reference/blob/main/reference_test.go> and what people mistype.
+    #[test]
+    fn odd_names_are_read_as_docker_reads_them() {
+        let hex = "ab".repeat(32);
+        let longest = "a/".repeat(127) + "a";
+        let tag = "t".repeat(128);
+        for (text, registry, repository) in [
+            ("host.io:5000/x", Some("host.io:5000"), "x"),
+            ("host:5000/x:tag", Some("host:5000"), "x"),
+            ("host:5000", None, "host"),
+            ("host.io", None, "host.io"),
+            ("localhost", None, "localhost"),
+            ("[2001:db8::1]/x", Some("[2001:db8::1]"), "x"),
+            ("xn--n3h.com/my_image/x", Some("xn--n3h.com"), "my_image/x"),
+            ("UPPER/x", Some("UPPER"), "x"),
+            ("a/b.c", None, "a/b.c"),
+            ("a.b/c/d/e", Some("a.b"), "c/d/e"),
+            ("host/x-y--z", None, "host/x-y--z"),
+            (&format!("docker.io/{hex}"), Some("docker.io"), &hex),
+            (&hex[1..], None, &hex[1..]),
+            (&longest, None, &longest),
+            (&format!("a:{tag}"), None, "a"),
+        ] {
+            let name = text.parse::<ImageName>().unwrap();
+            assert_eq!((name.registry(), name.repository.as_str()), (registry, repository), "{text}");
+            assert_eq!(name.to_string(), text);
+        }
+        let digest = Digest::of(b"");
+        let both = format!("host.io/x:tag@{digest}").parse::<ImageName>().unwrap();
+        assert_eq!((both.tag.as_deref(), both.digest), (Some("tag"), Some(digest)));
+        for (text, error) in [
+            ("a:b:c", NameError::Tag),
+            ("host.io:5000:x/a", NameError::Registry),
+            ("host.io:/x", NameError::Registry),
+            ("host.io:5000/", NameError::Empty),
+            ("host..io/x", NameError::Registry),
+            ("https://host.io/x", NameError::Registry),
+            ("[::1/x", NameError::Registry),
+            ("[fe80::1%eth0]/x", NameError::Registry),
+            ("::1/x", NameError::Registry),
+            ("/x", NameError::Separator),
+            ("x/", NameError::Separator),
+            ("host.io/x/", NameError::Separator),
+            ("host.io//x", NameError::Separator),
+            ("_catalog", NameError::Separator),
+            ("host.io/_catalog", NameError::Separator),
+            ("x_", NameError::Separator),
+            ("x.", NameError::Separator),
+            ("a._b", NameError::Separator),
+            ("host.io/X", NameError::Uppercase),
+            ("x@", NameError::Digest),
+            ("x@tag", NameError::Digest),
+            ("@sha256:00", NameError::Digest),
+            (&format!("@{digest}"), NameError::Empty),
+            (&format!("x@{digest}:tag"), NameError::Digest),
+            (&format!("x@{}", digest.to_string().to_uppercase()), NameError::Digest),
+            (&hex, NameError::Id),
+            (&format!("a:{tag}t"), NameError::Tag),
+            (&format!("{longest}/a"), NameError::Long),
+            (&"x".repeat(1 << 20), NameError::Long),
+            ("a\nb", NameError::Characters),
+            ("a\0", NameError::Characters),
+        ] {
+            assert_eq!(text.parse::<ImageName>(), Err(error), "{}", &text[..text.len().min(99)]);
+            assert!(error.hint().is_some());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_a_name_is_displayed_as_it_was_written(
+            any in "\\PC{0,40}",
+            near in "[aB0./:@_\\[\\]-]{0,20}",
+        ) {
+            for text in [any, near] {
+                let Ok(name) = text.parse::<ImageName>() else { continue };
+                prop_assert_eq!(name.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn full_names_survive_json(
+            registry in "([a-z]{1,5}\\.io|localhost|\\[::1\\])(:[1-9][0-9]{0,3})?",
+            repository in "[a-z0-9]{1,5}(/[a-z]{1,3}(__|[._-])[a-z]{1,3}){0,2}",
+            reference in "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}|@sha256:[0-9a-f]{64})",
+        ) {
+            let text = format!("{registry}/{repository}{reference}");
+            let name: FullName = text.parse().unwrap();
+            prop_assert_eq!(name.to_string(), text);
+            let json = serde_json::to_string(&name).unwrap();
+            prop_assert_eq!(serde_json::from_str::<FullName>(&json).unwrap(), name);
+        }
     }
 
     #[test]

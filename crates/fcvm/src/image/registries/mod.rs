@@ -1,21 +1,26 @@
 //! How registries are reached: short names, mirrors, plain http, as `registries.conf` says.
 //!
-//! <https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md>
+//! <https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md>,
+//! version 2. [`RegistryFiles`] finds and reads the files, `config` puts them together,
+//! `lookup` answers.
 
+mod config;
 mod error;
+mod files;
+mod lookup;
+#[cfg(test)]
+mod tests;
 
 pub use error::RegistriesError;
+pub use files::RegistryFiles;
 
 use super::{FullName, ShortNames};
-
-/// Where the configuration of registries is looked for. Nothing is read before it is needed.
-#[derive(Debug, Clone, Default)]
-pub struct RegistryFiles {}
 
 /// The configuration of registries.
 #[derive(Debug, Clone, Default)]
 pub struct Registries {
     short_names: ShortNames,
+    registries: Vec<lookup::Registry>,
 }
 
 /// A place that may have a repository.
@@ -38,28 +43,6 @@ pub enum Security {
     Insecure,
 }
 
-impl RegistryFiles {
-    /// Those of this user and this machine.
-    #[must_use]
-    pub fn of_user() -> Self {
-        Self {}
-    }
-
-    /// None: the defaults.
-    #[must_use]
-    pub fn none() -> Self {
-        Self {}
-    }
-
-    /// Reads them.
-    ///
-    /// # Errors
-    /// Where one cannot be read or understood.
-    pub fn load(&self) -> Result<Registries, RegistriesError> {
-        Ok(Registries::default())
-    }
-}
-
 impl Registries {
     /// How names without a registry are completed.
     #[must_use]
@@ -67,15 +50,12 @@ impl Registries {
         &self.short_names
     }
 
-    /// The places to be asked for a name, mirrors first.
+    /// The places to be asked for a name, mirrors first. A registry on this machine needs no
+    /// certificate unless the configuration says so.
     ///
     /// # Errors
-    /// Where the configuration forbids to ask any.
+    /// Where the configuration forbids to ask any, or moves the name to what is no place.
     pub fn endpoints(&self, name: &FullName) -> Result<Vec<Endpoint>, RegistriesError> {
-        Ok(vec![Endpoint {
-            registry: name.registry().to_owned(),
-            repository: name.repository().to_owned(),
-            security: Security::Verified,
-        }])
+        lookup::endpoints(&self.registries, name)
     }
 }
