@@ -1,6 +1,7 @@
 //! OCI images: where they come from, the store, and the disks made of them.
 
 pub mod archive;
+pub mod credentials;
 pub mod disk;
 mod error;
 mod import;
