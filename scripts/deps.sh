@@ -39,6 +39,7 @@ need busybox-static is_static /bin/busybox
 
 if [[ $purpose == test ]]; then
     need attr command -v setfattr
+    need docker-registry command -v docker-registry
     need podman command -v podman
     need runc command -v runc
     need skopeo command -v skopeo

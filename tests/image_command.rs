@@ -231,6 +231,7 @@ fn a_damaged_disk_is_made_anew_from_stored_blobs() {
         &image,
         fcvm::image::PullPolicy::Missing,
         &fcvm::image::Store::open(&data),
+        &fcvm::image::registry::Access::default(),
         &printer,
         &fcvm::image::disk::HostBuilder,
     )

@@ -23,9 +23,13 @@ mod list_tree;
 mod mounts;
 mod noise;
 mod oci;
+mod proxy;
+mod registry;
 mod rootfs;
 mod running;
 mod skip;
+#[cfg(test)]
+mod tests;
 
 pub use busybox::busybox;
 pub use command::Fcvm;
@@ -34,6 +38,8 @@ pub use list_tree::list_tree;
 pub use mounts::LoopMount;
 pub use noise::{Noise, noise, sha256};
 pub use oci::{Compression, Image};
+pub use proxy::{Act, Arrived, Proxy, Rule};
+pub use registry::{Format, REGISTRY_PROGRAMS, Registry, RegistryOptions};
 pub use rootfs::{Entry, Layer};
 pub use running::{Output, Running};
 pub use skip::{is_root, needs_programs, needs_root, skip};

@@ -30,6 +30,8 @@ pub enum Compression {
 pub struct Image {
     layers: Vec<(Vec<u8>, Compression)>,
     config: Value,
+    platform: Option<String>,
+    history: Value,
 }
 
 struct Blob {
@@ -82,22 +84,73 @@ impl Image {
         self
     }
 
+    /// With that `history` of the OCI image configuration.
+    #[must_use]
+    pub fn history(mut self, history: Value) -> Self {
+        self.history = history;
+        self
+    }
+
+    /// For that platform, `linux/ARCH[/VARIANT]`, and not for this machine.
+    #[must_use]
+    pub fn platform(mut self, platform: &str) -> Self {
+        self.platform = Some(platform.into());
+        self
+    }
+
+    /// `os`, `architecture` and perhaps `variant`.
+    fn machine(&self) -> Value {
+        let Some(platform) = &self.platform else {
+            return json!({ "os": "linux", "architecture": architecture() });
+        };
+        let mut parts = platform.split('/');
+        let mut machine = json!({ "os": parts.next(), "architecture": parts.next() });
+        if let Some(variant) = parts.next() {
+            machine["variant"] = variant.into();
+        }
+        machine
+    }
+
     fn configuration(&self) -> Blob {
         let diff_ids: Vec<_> =
             self.layers.iter().map(|(tar, _)| format!("sha256:{}", sha256(tar.as_slice()))).collect();
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        Blob::json(&json!({
-            "architecture": architecture, "os": "linux", "config": self.config,
-            "rootfs": { "type": "layers", "diff_ids": diff_ids },
-        }))
+        let mut configuration = self.machine();
+        configuration["config"] = self.config.clone();
+        configuration["rootfs"] = json!({ "type": "layers", "diff_ids": diff_ids });
+        if !self.history.is_null() {
+            configuration["history"] = self.history.clone();
+        }
+        Blob::json(&configuration)
     }
 
     /// Writes an OCI layout, tagged `latest`, into a new directory.
     pub fn write_layout(&self, directory: &Path) {
+        let mut descriptor = self.write_blobs(directory);
+        descriptor["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
+        write_index_json(directory, &descriptor);
+    }
+
+    /// Writes an OCI layout with an index of images for several platforms, tagged `latest`, into
+    /// a new directory.
+    pub fn write_index(images: &[Self], directory: &Path) {
+        let manifests: Vec<_> = images
+            .iter()
+            .map(|image| {
+                let mut descriptor = image.write_blobs(directory);
+                descriptor["platform"] = image.machine();
+                descriptor
+            })
+            .collect();
+        const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+        let index = Blob::json(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests }));
+        fs::write(directory.join("blobs/sha256").join(&index.digest), &index.bytes).unwrap();
+        let mut descriptor = index.descriptor(INDEX);
+        descriptor["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
+        write_index_json(directory, &descriptor);
+    }
+
+    /// Writes the image's blobs; the manifest's descriptor.
+    fn write_blobs(&self, directory: &Path) -> Value {
         let blobs = directory.join("blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();
         let store = |blob: &Blob| fs::write(blobs.join(&blob.digest), &blob.bytes).unwrap();
@@ -131,11 +184,7 @@ impl Image {
             "config": configuration.descriptor("application/vnd.oci.image.config.v1+json"), "layers": layers,
         }));
         store(&manifest);
-        let mut descriptor = manifest.descriptor("application/vnd.oci.image.manifest.v1+json");
-        descriptor["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
-        let index = json!({ "schemaVersion": 2, "manifests": [descriptor] });
-        fs::write(directory.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
-        fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        manifest.descriptor("application/vnd.oci.image.manifest.v1+json")
     }
 
     /// Writes an OCI layout in a tar file; `spoil` changes the bytes of files in it by their paths.
@@ -171,6 +220,21 @@ impl Image {
         append(&mut tar, "manifest.json", &serde_json::to_vec(&manifest).unwrap());
         fs::write(file, tar.into_inner().unwrap()).unwrap();
     }
+}
+
+/// This machine's, as Go calls it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn write_index_json(directory: &Path, descriptor: &Value) {
+    let index = json!({ "schemaVersion": 2, "manifests": [descriptor] });
+    fs::write(directory.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+    fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
 }
 
 fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8]) {

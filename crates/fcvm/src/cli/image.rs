@@ -4,7 +4,8 @@ use std::error::Error as _;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
-use crate::image::{ImageName, ImageRef, Tarball, Words, spec::Platform};
+use super::registry::Access;
+use crate::image::{ImageName, ImageRef, PullPolicy, Tarball, Words, spec::Platform};
 
 /// Subcommands of `fcvm image`.
 #[derive(Debug, clap::Subcommand)]
@@ -12,6 +13,7 @@ pub enum Command {
     Import(Box<Import>),
     #[command(visible_alias = "list")]
     Ls(Ls),
+    Pull(Pull),
     #[command(visible_alias = "remove")]
     Rm(Rm),
 }
@@ -60,6 +62,25 @@ pub struct Ls {
     /// Print ids only
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// Fetch images, and make their disks.
+///
+/// Names are fetched from their registries, whatever is stored: layers that are here already are not
+/// fetched again, and what was interrupted is gone on with. Prints the images' ids.
+#[derive(Debug, clap::Args)]
+pub struct Pull {
+    /// Names of images, or where else they are: oci:DIR, oci-archive:FILE, docker-archive:FILE
+    #[arg(required = true, value_name = "IMAGE", value_parser = OsStringValueParser::new().try_map(image))]
+    pub images: Vec<ImageRef>,
+    /// Whether a stored image is fetched again
+    #[arg(long, value_enum, default_value_t = PullPolicy::Always, value_name = "WHEN")]
+    pub policy: PullPolicy,
+    /// Print ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// Remove images.

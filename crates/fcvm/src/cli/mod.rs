@@ -3,6 +3,7 @@
 pub mod image;
 pub mod ls;
 pub mod podman;
+pub mod registry;
 pub mod setup;
 
 use clap::{Parser, Subcommand};

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use super::setup::Sources;
+use super::{registry::Access, setup::Sources};
 use crate::{
     hypervisor::Choice,
     image::{ImageRef, PullPolicy},
@@ -22,7 +22,7 @@ pub enum Command {
 /// where the image has no such command, 128+N where signal N ended it.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    /// Image: a name in the store, an id, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
+    /// Image: a name, an id, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
     pub image: ImageRef,
     /// Command and arguments [default: the image's]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -79,6 +79,8 @@ pub struct Run {
     /// When to fetch the image
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub pull: PullPolicy,
+    #[command(flatten)]
+    pub access: Access,
 
     /// Virtual CPUs
     #[arg(long, default_value = "2", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32), help_heading = "Machine")]

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::image::{Command, Import, Ls, Rm},
+    cli::image::{Command, Import, Ls, Pull, Rm},
     exit,
     hash::Digest,
     image::{
         self, Force, ImageError, ImportOptions, Listed, Removed, Store, StoredImage, Words,
+        disk::HostBuilder,
         spec::{Platform, RunConfig},
     },
     output::{Printer, ago, table},
@@ -27,6 +28,7 @@ pub fn run(command: Command, data: &DataDir, printer: &Printer) -> anyhow::Resul
     match command {
         Command::Import(args) => import(*args, &store, printer),
         Command::Ls(args) => ls(&args, &store, printer),
+        Command::Pull(args) => pull(&args, &store, printer),
         Command::Rm(args) => Ok(rm(&args, &store, printer)),
     }
 }
@@ -50,6 +52,17 @@ fn import(args: Import, store: &Store, printer: &Printer) -> anyhow::Result<Exit
     };
     let stored = image::import(store, &args.name, &args.tarball, options, printer)?;
     printer.data(stored.id)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pull(args: &Pull, store: &Store, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let access = args.access.to_access();
+    let quiet = Printer::quiet();
+    let told = if args.quiet { &quiet } else { printer };
+    for image in &args.images {
+        let stored = image::resolve(image, args.policy, store, &access, told, &HostBuilder)?;
+        printer.data(stored.id)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,8 +5,8 @@ use std::{error::Error, io, path::PathBuf};
 use bytesize::ByteSize;
 
 use super::{
-    disk::DiskError, name::NameError, reference::ReferenceError, registries::RegistriesError,
-    resolve::PullPolicy, spec::Platform, transport::TransportError,
+    credentials::CredentialsError, disk::DiskError, name::NameError, reference::ReferenceError,
+    registries::RegistriesError, registry::RegistryError, transport::TransportError,
 };
 use crate::{hash::Digest, storage::LockError};
 
@@ -17,22 +17,26 @@ use crate::{hash::Digest, storage::LockError};
 pub enum ImageError {
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    #[error("failed to pull image `{name}`")]
+    Pull { name: String, source: Box<RegistryError> },
+    #[error("no registry has an image `{name}`")]
+    NoRegistry { name: String, source: Box<RegistryError>, asked: Vec<String> },
     #[error(transparent)]
     Registries(#[from] RegistriesError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error("no image `{name}`")]
     Unknown { name: String },
-    #[error("no image `{name}` in the store, and images cannot be pulled from registries yet")]
-    NotStored { name: String },
-    #[error("image `{name}` cannot be pulled (--pull={policy}): registries are not supported yet")]
-    Pull { name: String, policy: PullPolicy },
+    #[error("image `{name}` is of this machine alone: no registry can be asked for it")]
+    LocalOnly { name: String },
     #[error("`{name}` is the beginning of {} images' ids", ids.len())]
     Ambiguous { name: String, ids: Vec<Digest> },
-    #[error("image `{name}` is for {found}, and this machine is {}", Platform::host())]
-    Platform { name: String, found: Platform },
+    #[error("image `{name}` is for {found}, not {wanted}")]
+    Platform { name: String, found: String, wanted: String },
     #[error("`{name}` cannot name an image that is made here")]
     ImportName { name: String, source: NameError },
     #[error("`{path}` is empty, and no tarball")]
@@ -68,19 +72,22 @@ impl ImageError {
         Some(match self {
             Self::Reference(error) => return error.hint(),
             Self::Registries(error) => return error.hint(),
+            Self::Credentials(error) => return error.hint(),
             Self::Transport(error) => return error.hint(),
             Self::Unknown { .. } => "`fcvm image ls` lists the images there are".into(),
-            Self::NotStored { .. } | Self::Pull { .. } => {
-                "run `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`, or make an image with \
-                 `fcvm image import NAME TARBALL`; `skopeo copy docker://NAME oci-archive:FILE` \
-                 fetches one, and `fcvm image ls` lists those there are"
-                    .into()
+            Self::Pull { source, .. } => return source.hint(),
+            Self::NoRegistry { asked, .. } => format!(
+                "asked for {}; `fcvm image ls` lists the images there are here",
+                asked.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            ),
+            Self::LocalOnly { .. } => {
+                "names with a registry can be pulled; `fcvm image ls` lists the images there are here".into()
             }
             Self::Ambiguous { ids, .. } => {
                 let ids: Vec<_> = ids.iter().take(5).map(|id| format!("`{}`", id.short())).collect();
                 format!("write more digits: {}", ids.join(", "))
             }
-            Self::Platform { .. } => format!("use an image built for {}", Platform::host()),
+            Self::Platform { wanted, .. } => format!("use an image built for {wanted}"),
             Self::ImportName { source, .. } => return source.hint(),
             Self::TooNew { .. } => "use the newer fcvm, or another --data-dir".into(),
             Self::Corrupt { .. } => {

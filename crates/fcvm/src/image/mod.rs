@@ -10,6 +10,7 @@ pub mod model;
 mod name;
 mod reference;
 pub mod registries;
+pub mod registry;
 mod resolve;
 pub mod spec;
 mod store;

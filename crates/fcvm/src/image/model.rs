@@ -17,7 +17,8 @@ pub struct DiskSource {
     pub manifest: Vec<u8>,
     /// The configuration's bytes; their digest is the image's id.
     pub config: Vec<u8>,
-    /// The names the image goes by in the disk's store, fully qualified.
+    /// The names it was found with, fully qualified. The disk has none: the same image under
+    /// another name is the same disk.
     pub names: Vec<String>,
     /// The layers, lowest first; one for each of the configuration's `diff_ids`.
     pub layers: Vec<LayerSource>,

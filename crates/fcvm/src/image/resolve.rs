@@ -3,10 +3,14 @@
 use std::fmt;
 
 use super::{
-    FullName, ImageError, ImageRef, NameRecord, Store, StoredImage, disk::DiskBuilder, model::DiskSource,
-    spec::ImageConfig, transport,
+    FullName, ImageError, ImageName, ImageRef, NameRecord, Origin, Store, StoredImage,
+    disk::DiskBuilder,
+    model::DiskSource,
+    registry::{self, Access},
+    spec::{ImageConfig, Platform},
+    transport,
 };
-use crate::output::Printer;
+use crate::{hash::Digest, output::Printer};
 
 /// When an image is fetched though one is stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -24,8 +28,8 @@ pub enum PullPolicy {
 
 /// The image the user named, its disk made where it was not.
 ///
-/// Archives and layouts are read where they lie, whatever the policy is. A name
-/// is looked for in the store; registries would be asked next.
+/// Archives and layouts are read where they lie, whatever the policy is. A name is looked for in the
+/// store, then in the registries that may have it.
 ///
 /// # Errors
 /// Where there is no such image, it cannot be read or stored, or is not for this machine.
@@ -33,6 +37,7 @@ pub fn resolve(
     image: &ImageRef,
     policy: PullPolicy,
     store: &Store,
+    access: &Access,
     printer: &Printer,
     builder: &dyn DiskBuilder,
 ) -> Result<StoredImage, ImageError> {
@@ -48,20 +53,105 @@ pub fn resolve(
             let source = transport::docker_archive(file, reference.as_ref(), cache)?;
             from_source(store, image, source, printer, builder)
         }
-        ImageRef::Name(name) => {
-            let written = || name.to_string();
-            if matches!(policy, PullPolicy::Always | PullPolicy::Newer) {
-                return Err(ImageError::Pull { name: written(), policy });
-            }
-            let digest = store.find(name)?.ok_or_else(|| match policy {
-                PullPolicy::Never => ImageError::Unknown { name: written() },
-                _ => ImageError::NotStored { name: written() },
-            })?;
-            for_this_machine(image, store.get(&digest, printer)?)
-        }
+        ImageRef::Name(name) => Named { name, store, access, printer, builder }.resolve(policy),
         ImageRef::Id(id) => {
             let digest = store.find_id(id)?.ok_or_else(|| ImageError::Unknown { name: image.to_string() })?;
-            for_this_machine(image, store.get(&digest, printer)?)
+            let stored = store.get(&digest, printer)?;
+            check_platform(image, &stored.config, &access.platform)?;
+            Ok(stored)
+        }
+    }
+}
+
+/// A name to be resolved.
+struct Named<'a> {
+    name: &'a ImageName,
+    store: &'a Store,
+    access: &'a Access,
+    printer: &'a Printer,
+    builder: &'a dyn DiskBuilder,
+}
+
+impl Named<'_> {
+    fn resolve(&self, policy: PullPolicy) -> Result<StoredImage, ImageError> {
+        let found = self.store.find_name(self.name)?;
+        match (policy, found) {
+            (PullPolicy::Missing, Some((name, record))) => match self.stored(&record.image) {
+                // What was pulled for another machine, or was damaged since, is not what is wanted.
+                Err(ImageError::Platform { .. } | ImageError::Corrupt { .. })
+                    if record.origin == Origin::Registry =>
+                {
+                    self.pull(&name)
+                }
+                stored => stored,
+            },
+            (PullPolicy::Never, Some((_, record))) => self.stored(&record.image),
+            (PullPolicy::Newer, Some((name, record))) if record.origin == Origin::Registry => {
+                self.newer(&name, &record)
+            }
+            (PullPolicy::Newer, Some((_, record))) => self.stored(&record.image),
+            (PullPolicy::Always, Some((name, _))) if !name.is_local() => self.pull(&name),
+            (PullPolicy::Always, Some(_)) => self.pull_first(),
+            (_, None) => {
+                let id = self.name.as_id().map(|id| self.store.find_id(&id)).transpose()?.flatten();
+                match id {
+                    Some(digest) => self.stored(&digest),
+                    None if policy == PullPolicy::Never => {
+                        Err(ImageError::Unknown { name: self.name.to_string() })
+                    }
+                    None => self.pull_first(),
+                }
+            }
+        }
+    }
+
+    fn stored(&self, digest: &Digest) -> Result<StoredImage, ImageError> {
+        let stored = self.store.get(digest, self.printer)?;
+        check_platform(&self.name, &stored.config, &self.access.platform)?;
+        Ok(stored)
+    }
+
+    fn pull(&self, name: &FullName) -> Result<StoredImage, ImageError> {
+        registry::pull(self.store, name, self.access, self.printer, self.builder)
+    }
+
+    /// The registry's image where it is another one; what is stored where the registry cannot be asked.
+    fn newer(&self, name: &FullName, record: &NameRecord) -> Result<StoredImage, ImageError> {
+        let stored = self.stored(&record.image);
+        let asked = registry::upstream(self.store, name, self.access);
+        let asked = match (&stored, asked) {
+            (Ok(_), Ok(Some(digest))) if record.upstream == Some(digest) => return stored,
+            (_, Ok(_)) => self.pull(name),
+            (_, Err(error)) => Err(error),
+        };
+        match (stored, asked) {
+            (Ok(stored), Err(error)) => {
+                let error = anyhow::Error::from(error);
+                self.printer.warn(format_args!("using the stored image `{name}`: {error:#}"));
+                Ok(stored)
+            }
+            (_, asked) => asked,
+        }
+    }
+
+    /// Asks the registries that the name may be of, one after the other.
+    fn pull_first(&self) -> Result<StoredImage, ImageError> {
+        let mut candidates = self.store.candidates(self.name)?;
+        candidates.retain(|name| !name.is_local());
+        let mut absences = Vec::new();
+        for name in &candidates {
+            match self.pull(name) {
+                Err(ImageError::Pull { source, .. }) if source.is_absence() => absences.push(source),
+                outcome => return outcome,
+            }
+        }
+        let name = self.name.to_string();
+        let asked: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+        match (absences.pop(), asked.as_slice()) {
+            (None, _) if self.store.find_name(self.name)?.is_some() => Err(ImageError::LocalOnly { name }),
+            (None, _) => Err(ImageError::Unknown { name }),
+            (Some(source), [name]) => Err(ImageError::Pull { name: name.clone(), source }),
+            (Some(source), _) => Err(ImageError::NoRegistry { name, source, asked }),
         }
     }
 }
@@ -77,7 +167,7 @@ fn from_source(
     // Before the disk is made, which takes much longer. What is no configuration
     // was refused by the transport.
     if let Ok(config) = serde_json::from_slice::<ImageConfig>(&source.config) {
-        check_platform(image, &config)?;
+        check_platform(image, &config, &Platform::host())?;
     }
     let names: Vec<FullName> = source.names.iter().filter_map(|name| name.parse().ok()).collect();
     let stored = store.ensure_disk(source, printer, builder)?;
@@ -87,18 +177,17 @@ fn from_source(
     Ok(stored)
 }
 
-fn for_this_machine(image: &ImageRef, stored: StoredImage) -> Result<StoredImage, ImageError> {
-    check_platform(image, &stored.config)?;
-    Ok(stored)
-}
-
-fn check_platform(image: &ImageRef, config: &ImageConfig) -> Result<(), ImageError> {
+fn check_platform(
+    name: &dyn fmt::Display,
+    config: &ImageConfig,
+    wanted: &Platform,
+) -> Result<(), ImageError> {
     let found = &config.platform;
     // Some tools leave it out; what then comes is up to the image.
-    if found.architecture.is_empty() || found.rank().is_some() {
+    if found.architecture.is_empty() || found.rank_for(wanted).is_some() {
         return Ok(());
     }
-    Err(ImageError::Platform { name: image.to_string(), found: found.clone() })
+    Err(ImageError::Platform { name: name.to_string(), found: found.to_string(), wanted: wanted.to_string() })
 }
 
 impl fmt::Display for PullPolicy {
@@ -141,7 +230,8 @@ mod tests {
 
         fn resolve(&self, image: &str, policy: PullPolicy) -> Result<StoredImage, ImageError> {
             let store = Store::with_registries(&self.data, RegistryFiles::none());
-            resolve(&image.parse().unwrap(), policy, &store, &Printer::from_env(), &HostBuilder)
+            let image = image.parse().unwrap();
+            resolve(&image, policy, &store, &Access::default(), &Printer::from_env(), &HostBuilder)
         }
     }
 
@@ -176,24 +266,12 @@ mod tests {
     #[test]
     fn what_is_not_stored_is_told_with_advice() {
         let place = Place::new();
-        for (policy, expected) in [
-            (
-                PullPolicy::Missing,
-                "no image `nginx` in the store, and images cannot be pulled from registries yet",
-            ),
-            (PullPolicy::Never, "no image `nginx`"),
-            (
-                PullPolicy::Always,
-                "image `nginx` cannot be pulled (--pull=always): registries are not supported yet",
-            ),
-            (
-                PullPolicy::Newer,
-                "image `nginx` cannot be pulled (--pull=newer): registries are not supported yet",
-            ),
-        ] {
-            let error = place.resolve("nginx", policy).unwrap_err();
-            assert_eq!(error.to_string(), expected);
-            assert!(error.hint().is_some());
+        let error = place.resolve("nginx", PullPolicy::Never).unwrap_err();
+        assert_eq!(error.to_string(), "no image `nginx`");
+        assert!(error.hint().is_some());
+        for policy in [PullPolicy::Missing, PullPolicy::Always, PullPolicy::Newer] {
+            let error = place.resolve("localhost/nginx", policy).unwrap_err();
+            assert!(matches!(error, ImageError::Unknown { .. }), "{error:?}");
         }
         assert!(matches!(place.resolve("sha256:00", PullPolicy::Missing), Err(ImageError::Unknown { .. })));
     }

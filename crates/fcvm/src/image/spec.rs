@@ -35,6 +35,9 @@ const NONDISTRIBUTABLE_LAYERS: [&str; 3] = [
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
 ];
 
+/// What a registry may answer with where an image is asked for.
+pub(super) const MANIFESTS: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
+
 /// What a descriptor points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -203,20 +206,30 @@ impl Platform {
         Self { os: "linux".into(), architecture: architecture.into(), variant: None }
     }
 
-    /// How well this machine runs it: the least is best, `None` is not at all.
-    pub(super) fn rank(&self) -> Option<u32> {
-        let host = Self::host();
-        if self.os != host.os || self.architecture != host.architecture {
+    /// How well a machine of the `wanted` kind runs it: the least is best, `None` is not at all.
+    ///
+    /// Without a variant, what needs the least of the machine goes first; with one, the closest
+    /// that is not above it.
+    pub(super) fn rank_for(&self, wanted: &Self) -> Option<u32> {
+        if self.os != wanted.os || self.architecture != wanted.architecture {
             return None;
         }
-        // Every arm64 is v8. An amd64 of a higher level may need instructions
-        // that are not there: taken only where nothing plainer is offered.
-        match self.variant.as_deref() {
-            None | Some("") => Some(0),
-            Some("v1" | "v8") => Some(1),
-            Some("v2") => Some(2),
-            Some("v3") => Some(3),
-            Some(_) => Some(4),
+        let said = |platform: &Self| platform.variant.clone().filter(|variant| !variant.is_empty());
+        // 32-bit ARM has no plainest level that all run: as elsewhere, it means v7.
+        let limit = said(wanted).or_else(|| (wanted.architecture == "arm").then(|| "v7".into()));
+        let level = |variant: Option<String>| match variant {
+            Some(variant) => variant.strip_prefix('v').and_then(|level| level.parse::<u32>().ok()),
+            None => Some(match self.architecture.as_str() {
+                "amd64" => 1,
+                "arm" => 7,
+                "arm64" => 8,
+                _ => 0,
+            }),
+        };
+        match (limit, level(said(self))) {
+            (None, level) => Some(level.unwrap_or(u32::MAX)),
+            (Some(limit), Some(own)) => level(Some(limit))?.checked_sub(own),
+            (Some(limit), None) => (said(self) == Some(limit)).then_some(0),
         }
     }
 }
@@ -284,8 +297,30 @@ mod tests {
         for bad in ["", "linux", "linux/", "a/b/c/d", "linux/a b"] {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
         }
-        assert_eq!(Platform::host().rank(), Some(0));
-        assert_eq!("windows/amd64".parse::<Platform>().unwrap().rank(), None);
-        assert_eq!("linux/s390x".parse::<Platform>().unwrap().rank(), None);
+        assert!(Platform::host().rank_for(&Platform::host()).is_some());
+        let best = |wanted: &str, offered: &[&str]| {
+            let wanted = wanted.parse::<Platform>().unwrap();
+            let offered = offered.iter().map(|text| text.parse::<Platform>().unwrap());
+            let ranked =
+                offered.filter_map(|platform| platform.rank_for(&wanted).map(|rank| (rank, platform)));
+            ranked.min_by_key(|(rank, _)| *rank).map(|(_, platform)| platform.to_string())
+        };
+        let arms = ["linux/arm/v5", "linux/arm/v6", "linux/arm/v7", "linux/arm64/v8"];
+        for (wanted, offered, expected) in [
+            ("linux/arm", &arms[..], Some("linux/arm/v7")),
+            ("linux/arm/v6", &arms, Some("linux/arm/v6")),
+            ("linux/arm/v6", &["linux/arm/v7"], None),
+            ("linux/arm/v7", &arms[..2], Some("linux/arm/v6")),
+            ("linux/arm64", &arms, Some("linux/arm64/v8")),
+            ("linux/arm64/v8", &["linux/arm64"], Some("linux/arm64")),
+            ("linux/amd64", &["linux/amd64/v3", "linux/amd64"], Some("linux/amd64")),
+            ("linux/amd64", &["linux/amd64/v3", "linux/amd64/v2"], Some("linux/amd64/v2")),
+            ("linux/amd64/v3", &["linux/amd64/v4", "linux/amd64/v2", "linux/amd64"], Some("linux/amd64/v2")),
+            ("linux/amd64", &["windows/amd64", "linux/s390x"], None),
+        ] {
+            assert_eq!(best(wanted, offered).as_deref(), expected, "{wanted} of {offered:?}");
+        }
+        assert_eq!("windows/amd64".parse::<Platform>().unwrap().rank_for(&Platform::host()), None);
+        assert_eq!("linux/s390x".parse::<Platform>().unwrap().rank_for(&Platform::host()), None);
     }
 }

@@ -15,6 +15,7 @@ pub struct Printer {
     colours: bool,
     bars: MultiProgress,
     terminal: bool,
+    notes: bool,
 }
 
 impl Printer {
@@ -23,7 +24,18 @@ impl Printer {
     pub fn from_env() -> Self {
         let terminal = io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { colours: colours_on_stderr(), bars: MultiProgress::with_draw_target(target), terminal }
+        Self {
+            colours: colours_on_stderr(),
+            bars: MultiProgress::with_draw_target(target),
+            terminal,
+            notes: true,
+        }
+    }
+
+    /// A printer of results, warnings and errors alone.
+    #[must_use]
+    pub fn quiet() -> Self {
+        Self { notes: false, terminal: false, ..Self::from_env() }
     }
 
     /// Writes a line of results to standard output.
@@ -40,7 +52,9 @@ impl Printer {
 
     /// Tells the user something on standard error.
     pub fn note(&self, text: impl Display) {
-        self.line(&text.to_string());
+        if self.notes {
+            self.line(&text.to_string());
+        }
     }
 
     /// Tells the user that something is odd, and that fcvm goes on.

@@ -34,7 +34,7 @@ impl Progress {
             bar.set_message(label.clone());
             bar
         } else {
-            printer.line(&format!("{label} ..."));
+            printer.note(format_args!("{label} ..."));
             ProgressBar::hidden()
         };
         Self { printer, label, bar, started: Instant::now() }
@@ -65,7 +65,7 @@ impl Progress {
     pub fn done(self, result: &str) {
         self.bar.finish_and_clear();
         let seconds = self.started.elapsed().as_secs_f64();
-        self.printer.line(&format!("{}: {result} ({seconds:.1} s)", self.label));
+        self.printer.note(format_args!("{}: {result} ({seconds:.1} s)", self.label));
     }
 }
 

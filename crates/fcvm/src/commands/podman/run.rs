@@ -93,7 +93,7 @@ fn resolve(
     printer: &Printer,
     builder: &dyn DiskBuilder,
 ) -> Result<StoredImage, ImageError> {
-    image::resolve(&arguments.image, arguments.pull, store, printer, builder)
+    image::resolve(&arguments.image, arguments.pull, store, &arguments.access.to_access(), printer, builder)
 }
 
 fn container(arguments: &Run) -> anyhow::Result<Container> {

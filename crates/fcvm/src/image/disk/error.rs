@@ -147,6 +147,12 @@ impl DiskError {
         }
     }
 
+    /// Whether a layer's stored bytes are not what they were.
+    #[must_use]
+    pub fn is_bad_layer(&self) -> bool {
+        matches!(self, Self::LayerDigest { .. } | Self::LayerSize { .. } | Self::Decompress { .. })
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

@@ -34,7 +34,6 @@ struct Layer<'a> {
 struct Image<'a> {
     id: String,
     digest: Digest,
-    names: &'a [String],
     layer: &'a str,
     metadata: &'static str,
     big_data_names: Vec<String>,
@@ -83,7 +82,6 @@ impl<'a> Store<'a> {
         let images = [Image {
             id: id.clone(),
             digest: image.manifest_digest,
-            names: &image.names,
             layer,
             metadata: "{}",
             big_data_names: data.iter().map(|(name, _)| name.clone()).collect(),

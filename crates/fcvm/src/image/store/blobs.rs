@@ -5,12 +5,13 @@ use std::{
     fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{
-    Store,
+    PartialBlob, Store,
     image::{MANIFEST, read_verified},
 };
 use crate::{
@@ -19,10 +20,25 @@ use crate::{
     storage::{Lock, TEMPORARY_PREFIX},
 };
 
+/// How long an unfinished pull can be taken up again.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Which of the blobs that no image refers to are removed.
+#[derive(Debug, Clone)]
+pub(super) enum Unused {
+    /// Those of pulls and imports that nobody went on with for a day.
+    Abandoned,
+    /// These, by their hex digits, and the abandoned ones.
+    Of(HashSet<String>),
+    /// All.
+    All,
+}
+
 /// The right to add blobs. While it lives none is collected, so that those
 /// which no image refers to yet stay.
 pub(in crate::image) struct BlobAdder {
     directory: PathBuf,
+    partial: PathBuf,
     _lock: Lock,
 }
 
@@ -45,14 +61,16 @@ pub(in crate::image) struct PendingBlob {
 impl Store {
     pub(in crate::image) fn add_blobs(&self) -> Result<BlobAdder, ImageError> {
         // What killed imports left takes space that this one may need.
-        if let Err(error) = self.collect_blobs() {
+        if let Err(error) = self.collect_blobs(&Unused::Abandoned) {
             tracing::warn!(%error, "unused blobs are not removed");
         }
         let lock = Lock::share(&self.blobs.join("lock"))?;
-        let directory = self.blob_directory();
-        fs_err::create_dir_all(&directory)
-            .map_err(|source| ImageError::Write { path: directory.clone(), source })?;
-        Ok(BlobAdder { directory, _lock: lock })
+        let (directory, partial) = (self.blob_directory(), self.partial_directory());
+        for path in [&directory, &partial] {
+            fs_err::create_dir_all(path)
+                .map_err(|source| ImageError::Write { path: path.clone(), source })?;
+        }
+        Ok(BlobAdder { directory, partial, _lock: lock })
     }
 
     /// The image made of stored blobs, if they are all there.
@@ -73,44 +91,81 @@ impl Store {
         }
     }
 
-    /// Removes blobs that no image refers to, and what killed imports left.
+    /// Removes blobs that no image refers to, and what killed imports left; how many bytes that were.
     /// Skipped while blobs are being added; whoever comes next does it then.
-    pub(super) fn collect_blobs(&self) -> Result<(), ImageError> {
-        let directory = self.blob_directory();
-        if !directory.exists() {
-            return Ok(());
+    pub(super) fn collect_blobs(&self, which: &Unused) -> Result<u64, ImageError> {
+        if !self.blob_directory().exists() {
+            return Ok(0);
         }
-        let Some(_lock) = Lock::try_acquire(&self.blobs.join("lock"))? else { return Ok(()) };
+        let Some(_lock) = Lock::try_acquire(&self.blobs.join("lock"))? else { return Ok(0) };
         let mut used = HashSet::new();
         for digest in self.digests()? {
             let path = self.directory(&digest).join(MANIFEST);
             used.insert(digest.hex());
             let Some(bytes) = read_verified(&path, digest)? else {
                 // What a damaged image refers to is not known: nothing may go.
-                return Ok(());
+                return Ok(0);
             };
             let manifest: Manifest =
                 serde_json::from_slice(&bytes).map_err(|source| ImageError::Json { path, source })?;
             used.insert(manifest.config.digest.hex());
             used.extend(manifest.layers.iter().map(|layer| layer.digest.hex()));
         }
-        let failed = |source| ImageError::Read { path: directory.clone(), source };
-        for entry in std::fs::read_dir(&directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if !entry.file_name().to_str().is_some_and(|name| used.contains(name)) {
-                let path = entry.path();
-                std::fs::remove_file(&path).map_err(|source| ImageError::Remove { path, source })?;
-            }
-        }
-        Ok(())
+        Ok(collect(&self.blob_directory(), &used, which)? + collect(&self.partial_directory(), &used, which)?)
     }
 
-    fn blob_directory(&self) -> PathBuf {
+    pub(super) fn partial_directory(&self) -> PathBuf {
+        self.blobs.join("partial")
+    }
+
+    pub(super) fn blob_directory(&self) -> PathBuf {
         self.blobs.join("sha256")
     }
 }
 
+/// Removes the files of a directory that nobody needs; how many bytes that were.
+fn collect(directory: &Path, used: &HashSet<String>, which: &Unused) -> Result<u64, ImageError> {
+    let failed = |source| ImageError::Read { path: directory.to_owned(), source };
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(failed)?,
+    };
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if used.contains(&name) {
+            continue;
+        }
+        let metadata = entry.metadata().map_err(failed)?;
+        let age = metadata.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+        let abandoned = name.starts_with(TEMPORARY_PREFIX) || age.is_some_and(|age| age > ABANDONED);
+        let goes = match which {
+            Unused::Abandoned => abandoned,
+            Unused::Of(blobs) => abandoned || blobs.contains(&name),
+            Unused::All => true,
+        };
+        if goes {
+            let path = entry.path();
+            std::fs::remove_file(&path).map_err(|source| ImageError::Remove { path, source })?;
+            bytes += metadata.len();
+        }
+    }
+    Ok(bytes)
+}
+
 impl BlobAdder {
+    /// Where a blob is, or will be.
+    pub(in crate::image) fn path_of(&self, digest: &Digest) -> PathBuf {
+        self.directory.join(digest.hex())
+    }
+
+    /// Goes on with a blob where whoever began it stopped; `None` where it is whole. Waits while
+    /// another process fetches it.
+    pub(in crate::image) fn resume(&self, digest: &Digest) -> Result<Option<PartialBlob>, ImageError> {
+        PartialBlob::open(self.partial.join(digest.hex()), self.path_of(digest))
+    }
+
     pub(in crate::image) fn create(&self) -> Result<BlobWriter, ImageError> {
         let temporary = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)

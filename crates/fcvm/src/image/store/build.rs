@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -21,6 +21,7 @@ use crate::{
         ImageError,
         disk::{DiskBuilder, DiskError},
         model::{DiskSource, DiskStats, OpenLayer},
+        spec::Descriptor,
     },
     output::{Printer, Progress, Unit},
     storage::{Lock, TEMPORARY_PREFIX},
@@ -144,16 +145,31 @@ impl Store {
 
     /// What the layers take compressed is the least that the disk will take.
     fn check_space(&self, source: &DiskSource) -> Result<(), ImageError> {
-        let failed =
-            |error: rustix::io::Errno| ImageError::Read { path: self.images.clone(), source: error.into() };
-        let needed = source.layers.iter().filter_map(|layer| layer.size).fold(0, u64::saturating_add);
-        let space = rustix::fs::statvfs(&self.images).map_err(failed)?;
-        let available = space.f_bavail.saturating_mul(space.f_frsize);
-        if needed > available {
-            return Err(ImageError::Space { path: self.images.clone(), needed, available });
-        }
-        Ok(())
+        require(&self.images, source.layers.iter().filter_map(|layer| layer.size))
     }
+
+    /// Makes sure that the blobs that are missing fit.
+    pub(in crate::image) fn check_space_for_blobs(&self, blobs: &[Descriptor]) -> Result<(), ImageError> {
+        let there = |blob: &Descriptor| {
+            let name = blob.digest.hex();
+            let size = |path: PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
+            size(self.blob_directory().join(&name)).max(size(self.partial_directory().join(&name)))
+        };
+        require(&self.blobs, blobs.iter().map(|blob| blob.size.saturating_sub(there(blob))))
+    }
+}
+
+/// Makes sure that there is space for files of these sizes.
+fn require(directory: &Path, sizes: impl Iterator<Item = u64>) -> Result<(), ImageError> {
+    let path = || directory.to_owned();
+    let needed = sizes.fold(0, u64::saturating_add);
+    let space = rustix::fs::statvfs(directory)
+        .map_err(|error| ImageError::Read { path: path(), source: error.into() })?;
+    let available = space.f_bavail.saturating_mul(space.f_frsize);
+    if needed > available {
+        return Err(ImageError::Space { path: path(), needed, available });
+    }
+    Ok(())
 }
 
 /// What temporary directories of an image begin with.

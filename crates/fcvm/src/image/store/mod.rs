@@ -9,7 +9,8 @@
 //!            lock              shared by the VMs that use it
 //! images/locks/HEX             held by who makes or removes the image
 //! images/.tmp-HEX-*            being made or removed; left over once that lock is free
-//! blobs/sha256/HEX             layers, manifests, configurations of imported images
+//! blobs/sha256/HEX             layers, manifests, configurations of images pulled, loaded or imported
+//! blobs/partial/HEX            the beginning of one, locked by who fetches it
 //! blobs/lock                   shared by who adds blobs, owned by who collects them
 //! ```
 //!
@@ -21,6 +22,9 @@
 //!                     (killed: removed by the next build or gc)
 //! ready -- disk differs from image.json, or is of an older format --> made anew
 //! ```
+//! A pull that was interrupted leaves blobs that no image refers to: they stay for a day, for the
+//! next pull to go on with.
+//!
 //! Locks are taken in the order `locks/HEX`, `names.lock`, `HEX/lock`.
 
 mod blobs;
@@ -28,6 +32,7 @@ mod build;
 mod image;
 mod json;
 mod names;
+mod partial;
 mod record;
 mod remove;
 #[cfg(test)]
@@ -38,11 +43,14 @@ use std::path::PathBuf;
 pub(super) use blobs::{BlobAdder, PendingBlob};
 pub use image::{StoredImage, UseLock};
 pub use names::{NameRecord, Origin};
+pub(super) use partial::PartialBlob;
 pub use remove::{Force, Removed};
 
 use self::{image::Loaded, names::LockedNames};
 use super::{
-    FullName, IdPrefix, ImageError, ImageName, ShortNames, disk::HostBuilder, registries::RegistryFiles,
+    FullName, IdPrefix, ImageError, ImageName, ShortNames,
+    disk::HostBuilder,
+    registries::{Registries, RegistryFiles},
 };
 use crate::{hash::Digest, output::Printer, storage::DataDir};
 
@@ -114,6 +122,25 @@ impl Store {
         })
     }
 
+    /// How registries are reached.
+    ///
+    /// # Errors
+    /// Where `registries.conf` cannot be read.
+    pub fn registries(&self) -> Result<Registries, ImageError> {
+        Ok(self.registries.load()?)
+    }
+
+    /// The image with that manifest, if it is there and whole.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn ready(&self, digest: &Digest) -> Result<Option<StoredImage>, ImageError> {
+        match self.load(digest)? {
+            Loaded::Ready(image) => Ok(Some(*image)),
+            Loaded::Absent | Loaded::Unusable { .. } => Ok(None),
+        }
+    }
+
     /// What a name may mean, best first.
     ///
     /// # Errors
@@ -123,7 +150,7 @@ impl Store {
         if name.registry().is_some() {
             return Ok(name.candidates(&ShortNames::default()));
         }
-        Ok(name.candidates(self.registries.load()?.short_names()))
+        Ok(name.candidates(self.registries()?.short_names()))
     }
 
     /// The image whose id or digest begins so.

@@ -11,7 +11,7 @@ pub(super) const VERSION: u32 = 1;
 
 /// Raised whenever the writer of disks makes them differently, so that older
 /// disks are made anew.
-pub(super) const DISK_FORMAT: u32 = 1;
+pub(super) const DISK_FORMAT: u32 = 2;
 
 /// The content of `image.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,14 +1,21 @@
 //! Removing images and their names, and what crashes left.
 
 use std::{
+    collections::HashSet,
     fs::{File, TryLockError},
     io,
 };
 
-use super::{Store, build::temporary_prefix, image::LOCK, names::LockedNames};
+use super::{
+    Store,
+    blobs::Unused,
+    build::temporary_prefix,
+    image::{LOCK, MANIFEST, read_verified},
+    names::LockedNames,
+};
 use crate::{
     hash::Digest,
-    image::{FullName, ImageError, ImageRef},
+    image::{FullName, ImageError, ImageRef, spec::Manifest},
     storage::{Lock, TEMPORARY_PREFIX},
 };
 
@@ -65,10 +72,11 @@ impl Store {
             return Err(ImageError::SeveralNames { name: image.to_string(), names });
         }
         let _use = self.own(&digest, image)?;
+        let blobs = self.blobs_of(&digest);
         names.update(|names| names.retain(|_, of| of.image != digest))?;
         self.discard(&digest)?;
         drop(names);
-        self.collect_blobs()?;
+        self.collect_blobs(&Unused::Of(blobs))?;
         Ok(Removed::Image(digest, all))
     }
 
@@ -102,7 +110,27 @@ impl Store {
                 ignore_missing(std::fs::remove_file(&path)).map_err(remove)?;
             }
         }
-        self.collect_blobs()
+        self.collect_blobs(&Unused::Abandoned).map(drop)
+    }
+
+    /// Removes all blobs that no image refers to, and unfinished ones; how many bytes that were.
+    ///
+    /// # Errors
+    /// Where something cannot be read or removed.
+    pub fn remove_unused_blobs(&self) -> Result<u64, ImageError> {
+        self.collect_blobs(&Unused::All)
+    }
+
+    /// The names of the blobs an image refers to, as far as its manifest can be read.
+    fn blobs_of(&self, digest: &Digest) -> HashSet<String> {
+        let manifest = read_verified(&self.directory(digest).join(MANIFEST), *digest).ok().flatten();
+        let manifest = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
+        let mut blobs = HashSet::from([digest.hex()]);
+        if let Some(Manifest { config, layers, .. }) = manifest {
+            blobs.insert(config.digest.hex());
+            blobs.extend(layers.iter().map(|layer| layer.digest.hex()));
+        }
+        blobs
     }
 
     /// Locks the image against use, unless a VM uses it.

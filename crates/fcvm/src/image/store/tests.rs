@@ -6,7 +6,7 @@ use std::{
     },
 };
 
-use super::*;
+use super::{blobs::Unused, *};
 use crate::image::{
     disk::DiskError,
     disk::HostBuilder,
@@ -266,7 +266,15 @@ fn blobs_go_with_the_last_image_that_has_them() {
     assert_eq!(count(), 3, "an import may be going to refer to it");
     drop(adder);
     place.store.gc().unwrap();
+    assert_eq!(count(), 3, "an interrupted pull may be taken up again");
+    let unused = std::fs::File::open(blobs.join(Digest::of(b"unused").hex())).unwrap();
+    let day = std::time::Duration::from_secs(24 * 60 * 60);
+    unused.set_modified(std::time::SystemTime::now() - day * 2).unwrap();
+    place.store.gc().unwrap();
     assert_eq!(count(), 2);
+    place.store.add_blobs().unwrap().add(b"unused").unwrap().commit().unwrap();
     place.remove(&image.id.to_string(), Force::No).unwrap();
+    assert_eq!(count(), 1, "what the image had is gone at once");
+    assert!(place.store.collect_blobs(&Unused::All).unwrap() > 0);
     assert_eq!(count(), 0);
 }

@@ -2,13 +2,18 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{hash::Digest, image::spec::Platform};
+use crate::{
+    hash::Digest,
+    image::{registry::RegistryError, spec::Platform},
+};
 
 /// An image could not be read from where it lies.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum TransportError {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     #[error("failed to read `{path}`")]
     Read { path: PathBuf, source: io::Error },
     #[error("failed to write a temporary file in `{path}`")]
@@ -58,6 +63,7 @@ impl TransportError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Registry(error) => return error.hint(),
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "`oci:DIR`, `oci-archive:FILE` and `docker-archive:FILE` take the path of what is there"
                     .into()

@@ -20,14 +20,14 @@ use crate::{
 };
 
 /// A file found: how large it is and how to read it.
-pub(super) struct Found {
-    pub(super) size: u64,
-    pub(super) open: OpenLayer,
+pub(in crate::image) struct Found {
+    pub(in crate::image) size: u64,
+    pub(in crate::image) open: OpenLayer,
 }
 
 /// Files by their names within a layout. Names come from parsed digests or,
 /// in an archive, are only looked up in its index: neither leads out of it.
-pub(super) trait Files {
+pub(in crate::image) trait Files {
     /// Where all this lies, for errors.
     fn path(&self) -> &Path;
 
@@ -88,12 +88,12 @@ pub(super) trait Files {
 }
 
 /// The name of a blob in a layout.
-pub(super) fn blob_name(digest: &Digest) -> String {
+pub(in crate::image) fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
 /// Reads JSON that was found in `files` as `name`.
-pub(super) fn json<T: DeserializeOwned>(
+pub(in crate::image) fn json<T: DeserializeOwned>(
     files: &dyn Files,
     name: &str,
     bytes: &[u8],

@@ -6,13 +6,13 @@
 //! their headers. Names of blobs are made from parsed digests, so no path of an
 //! image's choosing is ever opened.
 //!
-//! A registry would be one more module here that ends in a [`DiskSource`].
+//! Registries, which are asked for what is not here, are in [`registry`](super::registry).
 
 pub(super) mod decompress;
 mod docker_archive;
 mod error;
-mod files;
-mod oci;
+pub(super) mod files;
+pub(super) mod oci;
 mod tar_index;
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ pub(super) fn read(files: &dyn Files, tag: Option<&str>) -> Result<DiskSource, T
     let index: Index = json(files, INDEX, &index)?;
     let entries = by_tag(files, index.manifests, tag)?;
     let names = names(&entries);
-    let chosen = by_platform(files, entries, MAX_DEPTH)?;
+    let chosen = by_platform(files, entries, &Platform::host())?;
     image(files, &chosen, names)
 }
 
@@ -83,10 +83,19 @@ fn names(entries: &[Descriptor]) -> Vec<String> {
     names
 }
 
-/// The manifest for this machine, indexes within indexes followed.
-fn by_platform(
+/// The manifest for such a machine, indexes within indexes followed.
+pub(in crate::image) fn by_platform(
     files: &dyn Files,
     entries: Vec<Descriptor>,
+    wanted: &Platform,
+) -> Result<Descriptor, TransportError> {
+    within(files, entries, wanted, MAX_DEPTH)
+}
+
+fn within(
+    files: &dyn Files,
+    entries: Vec<Descriptor>,
+    wanted: &Platform,
     depth: usize,
 ) -> Result<Descriptor, TransportError> {
     let path = || files.path().to_owned();
@@ -95,7 +104,7 @@ fn by_platform(
     }
     let alone = entries.len() == 1;
     let rank = |entry: &Descriptor| match &entry.platform {
-        Some(platform) => platform.rank(),
+        Some(platform) => platform.rank_for(wanted),
         // Nothing is said: tried only where there is no choice.
         None => alone.then_some(0),
     };
@@ -103,7 +112,7 @@ fn by_platform(
     let Some((_, best)) = best else {
         let found = entries.iter().filter_map(|entry| entry.platform.as_ref());
         let found = found.filter(|platform| platform.os != "unknown").map(ToString::to_string).collect();
-        return Err(TransportError::NoPlatform { path: path(), wanted: Platform::host(), found });
+        return Err(TransportError::NoPlatform { path: path(), wanted: wanted.clone(), found });
     };
     match Kind::of(&best.media_type) {
         Kind::Manifest => Ok(best.clone()),
@@ -111,14 +120,14 @@ fn by_platform(
             let depth = depth.checked_sub(1).ok_or_else(|| TransportError::TooDeep { path: path() })?;
             let bytes = files.read_blob(best)?;
             let index: Index = json(files, &blob_name(&best.digest), &bytes)?;
-            by_platform(files, index.manifests, depth)
+            within(files, index.manifests, wanted, depth)
         }
         _ => Err(wrong_type(files, best)),
     }
 }
 
 /// Manifest, configuration and layers of a descriptor.
-pub(super) fn image(
+pub(in crate::image) fn image(
     files: &dyn Files,
     chosen: &Descriptor,
     names: Vec<String>,
