@@ -12,8 +12,12 @@
 use std::{error::Error, io};
 
 use crate::{
-    hypervisor::HypervisorError, image::ImageError, setup::SetupError, state::StateError,
-    storage::DataDirError, vm::VmError,
+    hypervisor::HypervisorError,
+    image::{ImageError, credentials::CredentialsError},
+    setup::SetupError,
+    state::StateError,
+    storage::DataDirError,
+    vm::VmError,
 };
 
 /// fcvm itself failed.
@@ -33,6 +37,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         of(cause, DataDirError::hint)
             .or_else(|| of(cause, HypervisorError::hint))
             .or_else(|| of(cause, ImageError::hint))
+            .or_else(|| of(cause, CredentialsError::hint))
             .or_else(|| of(cause, SetupError::hint))
             .or_else(|| of(cause, StateError::hint))
             .or_else(|| of(cause, VmError::hint))

@@ -5,8 +5,8 @@ use std::{error::Error, io, path::PathBuf};
 use bytesize::ByteSize;
 
 use super::{
-    disk::DiskError, name::NameError, reference::ReferenceError, registries::RegistriesError,
-    registry::RegistryError, transport::TransportError,
+    credentials::CredentialsError, disk::DiskError, name::NameError, reference::ReferenceError,
+    registries::RegistriesError, registry::RegistryError, transport::TransportError,
 };
 use crate::{hash::Digest, storage::LockError};
 
@@ -23,6 +23,8 @@ pub enum ImageError {
     NoRegistry { name: String, source: Box<RegistryError>, asked: Vec<String> },
     #[error(transparent)]
     Registries(#[from] RegistriesError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error(transparent)]
@@ -70,6 +72,7 @@ impl ImageError {
         Some(match self {
             Self::Reference(error) => return error.hint(),
             Self::Registries(error) => return error.hint(),
+            Self::Credentials(error) => return error.hint(),
             Self::Transport(error) => return error.hint(),
             Self::Unknown { .. } => "`fcvm image ls` lists the images there are".into(),
             Self::Pull { source, .. } => return source.hint(),

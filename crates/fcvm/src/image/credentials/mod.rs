@@ -1,50 +1,53 @@
-//! Who the user is to a registry.
+//! Who the user is to registries, as Podman, skopeo and Docker keep it.
+//!
+//! <https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md> and Docker's
+//! `config.json`. `locate` knows where the files are, `file` what is in them, `key` which of
+//! their entries is about a repository, `helper` the programs that keep passwords elsewhere,
+//! and `write` changes a file.
+//!
+//! Not the crate `docker_credential`: it reads Docker's file alone, knows neither keys of
+//! namespaces nor the files of containers, does not write, and drops the causes of errors.
 
-use std::fmt;
+mod error;
+mod file;
+mod helper;
+mod key;
+mod locate;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use error::CredentialsError;
+pub use locate::Credentials;
+pub use secret::Secret;
 
 /// What a registry is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Login {
-    /// A name and a password.
+    /// A user and a password, or what the registry has in its place.
     Password {
-        /// The name.
+        /// The user.
         user: String,
         /// The password.
         password: Secret,
     },
-    /// A token that the registry's token service takes in exchange for another.
+    /// A token that the registry gave for a password once.
     IdentityToken {
+        /// The user, where it is known.
+        user: Option<String>,
         /// The token.
         token: Secret,
     },
 }
 
-/// A text that is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-/// Where logins are looked for.
-#[derive(Debug, Clone, Default)]
-pub struct Credentials {}
-
-impl Credentials {
-    /// The user's files, or one that is named.
+impl Login {
+    /// The user, where it is known.
     #[must_use]
-    pub fn of_user(_file: Option<std::path::PathBuf>) -> Self {
-        Self {}
-    }
-
-    /// The login for a repository.
-    ///
-    /// # Errors
-    /// Where a file or a helper cannot be read.
-    pub fn find(&self, _registry: &str, _repository: &str) -> Result<Option<Login>, super::ImageError> {
-        Ok(None)
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Password { user, .. } => Some(user),
+            Self::IdentityToken { user, .. } => user.as_deref(),
+        }
     }
 }

@@ -59,7 +59,7 @@ fn best<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
 /// The header that answers a challenge.
 pub(super) async fn answer(client: &Client, challenge: Challenge) -> Result<HeaderValue, RegistryError> {
     let header = match (challenge, &client.login) {
-        (Challenge::Basic, Some(Login::Password { user, password })) => basic(user, &password.0),
+        (Challenge::Basic, Some(Login::Password { user, password })) => basic(user, &password.reveal()),
         (Challenge::Basic, _) => return Err(client.login_needed()),
         (Challenge::Bearer { realm, service, scope }, login) => {
             let token = token(client, &realm, service, scope, login.as_ref()).await?;
@@ -91,17 +91,19 @@ async fn token(
     let mut query: Vec<_> = service.map(|service| ("service", service)).into_iter().collect();
     query.push(("scope", scope.unwrap_or_else(|| format!("repository:{}:pull", client.repository()))));
     let request = match login {
-        Some(Login::IdentityToken { token }) => {
+        Some(Login::IdentityToken { token, .. }) => {
             query.push(("grant_type", "refresh_token".into()));
             query.push(("client_id", "fcvm".into()));
-            query.push(("refresh_token", token.0.clone()));
+            query.push(("refresh_token", token.reveal().to_owned()));
             client.http().post(url).form(&query)
         }
         login => {
             url.query_pairs_mut().extend_pairs(query);
             let request = client.http().get(url);
             match login {
-                Some(Login::Password { user, password }) => request.basic_auth(user, Some(&password.0)),
+                Some(Login::Password { user, password }) => {
+                    request.basic_auth(user, Some(&password.reveal()))
+                }
                 _ => request,
             }
         }
