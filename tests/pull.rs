@@ -1,5 +1,7 @@
 //! Pulling from a real registry, and through a proxy that lies.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -371,7 +373,8 @@ fn two_at_once_fetch_once() {
 }
 
 fn begun_with(place: &Place, bytes: u64) -> bool {
-    let sizes = blobs(place.env.data(), "partial").into_iter().map(|path| fs::metadata(path).map(|file| file.len()));
+    let sizes =
+        blobs(place.env.data(), "partial").into_iter().map(|path| fs::metadata(path).map(|file| file.len()));
     sizes.flatten().any(|size| size >= bytes)
 }
 

@@ -59,7 +59,7 @@ fn best<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
 /// The header that answers a challenge.
 pub(super) async fn answer(client: &Client, challenge: Challenge) -> Result<HeaderValue, RegistryError> {
     let header = match (challenge, &client.login) {
-        (Challenge::Basic, Some(Login::Password { user, password })) => basic(user, &password.reveal()),
+        (Challenge::Basic, Some(Login::Password { user, password })) => basic(user, password.reveal()),
         (Challenge::Basic, _) => return Err(client.login_needed()),
         (Challenge::Bearer { realm, service, scope }, login) => {
             let token = token(client, &realm, service, scope, login.as_ref()).await?;
