@@ -59,7 +59,7 @@ fn best<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
 /// The header that answers a challenge.
 pub(super) async fn answer(client: &Client, challenge: Challenge) -> Result<HeaderValue, RegistryError> {
     let header = match (challenge, &client.login) {
-        (Challenge::Basic, Some(Login::Password { user, password })) => basic(user, &password.reveal()),
+        (Challenge::Basic, Some(Login::Password { user, password })) => basic(user, password.reveal()),
         (Challenge::Basic, _) => return Err(client.login_needed()),
         (Challenge::Bearer { realm, service, scope }, login) => {
             let token = token(client, &realm, service, scope, login.as_ref()).await?;
@@ -89,7 +89,9 @@ async fn token(
         return Err(misunderstood());
     }
     let mut query: Vec<_> = service.map(|service| ("service", service)).into_iter().collect();
-    query.push(("scope", scope.unwrap_or_else(|| format!("repository:{}:pull", client.repository()))));
+    let pull =
+        || (!client.repository().is_empty()).then(|| format!("repository:{}:pull", client.repository()));
+    query.extend(scope.or_else(pull).map(|scope| ("scope", scope)));
     let request = match login {
         Some(Login::IdentityToken { token, .. }) => {
             query.push(("grant_type", "refresh_token".into()));
@@ -101,9 +103,7 @@ async fn token(
             url.query_pairs_mut().extend_pairs(query);
             let request = client.http().get(url);
             match login {
-                Some(Login::Password { user, password }) => {
-                    request.basic_auth(user, Some(&password.reveal()))
-                }
+                Some(Login::Password { user, password }) => request.basic_auth(user, Some(password.reveal())),
                 _ => request,
             }
         }
