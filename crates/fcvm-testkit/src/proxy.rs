@@ -341,6 +341,11 @@ impl Head {
 impl Shared {
     fn serve(&self, mut client: &TcpStream) -> io::Result<()> {
         self.keep(client)?;
+        let mut first = [0];
+        // The beginning of TLS, which is not spoken here: told so at once, as real servers do.
+        if client.peek(&mut first)? == 1 && first[0] == 0x16 {
+            return client.shutdown(Shutdown::Both);
+        }
         let mut request = Head::read(&mut client)?;
         let mut words = request.first.split(' ').map(ToOwned::to_owned);
         let arrived = Arrived {

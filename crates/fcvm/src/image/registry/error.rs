@@ -140,16 +140,18 @@ impl RegistryError {
 fn is_certificate(error: &reqwest::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        // Behind an `io::Error`, which has it as its own and shows only what is behind that.
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if matches!(
-            tls.or_else(|| error.downcast_ref()),
-            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
-        ) {
+        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) = tls(error) {
             return true;
         }
         cause = error.source();
     }
     false
+}
+
+/// An `io::Error` has another error as its own, and names only what is behind that as its source.
+fn tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().and_then(|inner| tls(inner)),
+        None => error.downcast_ref(),
+    }
 }
