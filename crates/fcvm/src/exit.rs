@@ -13,7 +13,11 @@ use std::{error::Error, io};
 
 use crate::{
     hypervisor::HypervisorError,
-    image::{ImageError, credentials::CredentialsError},
+    image::{
+        ImageError, NameError, credentials::CredentialsError, registries::RegistriesError,
+        registry::RegistryError,
+    },
+    output::PromptError,
     setup::SetupError,
     state::StateError,
     storage::DataDirError,
@@ -38,6 +42,10 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| of(cause, HypervisorError::hint))
             .or_else(|| of(cause, ImageError::hint))
             .or_else(|| of(cause, CredentialsError::hint))
+            .or_else(|| of(cause, NameError::hint))
+            .or_else(|| of(cause, PromptError::hint))
+            .or_else(|| of(cause, RegistriesError::hint))
+            .or_else(|| of(cause, RegistryError::hint))
             .or_else(|| of(cause, SetupError::hint))
             .or_else(|| of(cause, StateError::hint))
             .or_else(|| of(cause, VmError::hint))
@@ -58,8 +66,14 @@ fn denied(error: &io::Error) -> Option<String> {
 /// The code for a command that the user interrupted.
 #[must_use]
 pub fn interruption(error: &anyhow::Error) -> Option<u8> {
-    error.chain().find_map(|cause| match cause.downcast_ref() {
-        Some(VmError::Interrupted { signal }) => u8::try_from(128 + signal).ok(),
-        _ => None,
+    const SIGINT: u8 = 2;
+    error.chain().find_map(|cause| {
+        if let Some(PromptError::Interrupted) = cause.downcast_ref() {
+            return Some(128 + SIGINT);
+        }
+        match cause.downcast_ref() {
+            Some(VmError::Interrupted { signal }) => u8::try_from(128 + signal).ok(),
+            _ => None,
+        }
     })
 }

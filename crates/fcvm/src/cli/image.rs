@@ -70,7 +70,8 @@ pub struct Ls {
 /// fetched again, and what was interrupted is gone on with. Prints the images' ids.
 #[derive(Debug, clap::Args)]
 pub struct Pull {
-    /// Names of images, or where else they are: oci:DIR, oci-archive:FILE, docker-archive:FILE
+    /// Names of images, or where else they are: oci:DIR, oci-archive:FILE, docker-archive:FILE,
+    /// containers-storage:NAME, docker-daemon:NAME
     #[arg(required = true, value_name = "IMAGE", value_parser = OsStringValueParser::new().try_map(image))]
     pub images: Vec<ImageRef>,
     /// Whether a stored image is fetched again

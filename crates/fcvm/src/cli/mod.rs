@@ -1,6 +1,7 @@
 //! The command line: clap types only, one file per command; no I/O.
 
 pub mod image;
+pub mod login;
 pub mod ls;
 pub mod podman;
 pub mod registry;
@@ -45,6 +46,8 @@ pub enum Command {
     #[command(subcommand)]
     Podman(podman::Command),
     Ls(ls::Args),
+    Login(login::Login),
+    Logout(login::Logout),
     /// Manage images
     #[command(subcommand)]
     Image(image::Command),

@@ -22,7 +22,8 @@ pub enum Command {
 /// where the image has no such command, 128+N where signal N ended it.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    /// Image: a name, an id, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
+    /// Image: a name, an id, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME],
+    /// containers-storage:NAME or docker-daemon:NAME
     pub image: ImageRef,
     /// Command and arguments [default: the image's]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

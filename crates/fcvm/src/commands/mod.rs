@@ -1,6 +1,8 @@
 //! One file per command: arguments in, calls to the domain modules, output.
 
 pub mod image;
+pub mod login;
+pub mod logout;
 pub mod ls;
 pub mod podman;
 pub mod setup;
@@ -42,6 +44,8 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Podman(command) => podman::run(command, &data, printer),
         Command::Ls(args) => ls::run(&args, &data, printer),
+        Command::Login(args) => login::run(&args, printer),
+        Command::Logout(args) => logout::run(&args, printer),
         Command::Image(command) => image::run(command, &data, printer),
         Command::Setup(args) => setup::run(args, &data, printer),
     }

@@ -267,6 +267,18 @@ impl IdPrefix {
         }
     }
 
+    /// All of a digest.
+    #[must_use]
+    pub fn of(digest: &Digest) -> Self {
+        Self(digest.hex())
+    }
+
+    /// The hex digits.
+    #[must_use]
+    pub fn digits(&self) -> &str {
+        &self.0
+    }
+
     /// Whether the digest begins so.
     #[must_use]
     pub fn matches(&self, digest: &Digest) -> bool {

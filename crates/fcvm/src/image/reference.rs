@@ -4,6 +4,8 @@
 //! oci:DIR[:TAG]             an OCI layout in a directory
 //! oci-archive:FILE[:TAG]    an OCI layout in a tar file
 //! docker-archive:FILE[:REF] what `docker save` and `podman save` write
+//! containers-storage:NAME   what this user's Podman has, by name or id
+//! docker-daemon:NAME        what a Docker engine has, by name or id
 //! hello, nginx:alpine, quay.io/a/b@sha256:...   a name, as Podman and Docker read it
 //! sha256:HEX, 64 hex digits                     an image's id
 //! ```
@@ -45,9 +47,22 @@ pub enum ImageRef {
         /// The image, where the archive holds several.
         reference: Option<ImageName>,
     },
+    /// In the storage of this user's Podman.
+    ContainersStorage(EngineName),
+    /// In a Docker engine.
+    DockerDaemon(EngineName),
     /// A name, in the store or in a registry.
     Name(ImageName),
     /// An id or digest, or its beginning.
+    Id(IdPrefix),
+}
+
+/// What an engine on this machine has an image by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineName {
+    /// A name, read as the engine reads it.
+    Name(ImageName),
+    /// An id, or its beginning.
     Id(IdPrefix),
 }
 
@@ -92,11 +107,9 @@ impl ReferenceError {
             Self::BadTag { .. } => "leave the last colon away where the path holds one image; \
                                     a path itself cannot contain a colon"
                 .into(),
-            Self::Transport { .. } => {
-                "save the image first: `podman save --format oci-archive -o FILE NAME`, \
+            Self::Transport { .. } => "copy the image first: `skopeo copy TRANSPORT:NAME oci-archive:FILE`, \
                  then run `oci-archive:FILE`"
-                    .into()
-            }
+                .into(),
             Self::Name { source, .. } => return source.hint(),
         })
     }
@@ -105,8 +118,10 @@ impl ReferenceError {
 const OCI: &str = "oci";
 const OCI_ARCHIVE: &str = "oci-archive";
 const DOCKER_ARCHIVE: &str = "docker-archive";
+const CONTAINERS_STORAGE: &str = "containers-storage";
+const DOCKER_DAEMON: &str = "docker-daemon";
 /// Transports of other tools. A tool that reads them does so before it thinks of names.
-const FOREIGN: [&str; 5] = ["containers-storage", "docker-daemon", "dir", "ostree", "sif"];
+const FOREIGN: [&str; 3] = ["dir", "ostree", "sif"];
 
 impl ImageRef {
     /// Reads what the user wrote; paths need not be UTF-8.
@@ -128,6 +143,12 @@ impl ImageRef {
             let (file, tag) = path_and_tag(rest, DOCKER_ARCHIVE)?;
             let reference = tag.map(|tag| parse_name(&tag)).transpose()?;
             return Ok(Self::DockerArchive { file, reference });
+        }
+        if let Some(rest) = after(CONTAINERS_STORAGE) {
+            return engine_name(rest, &lossy()).map(Self::ContainersStorage);
+        }
+        if let Some(rest) = after(DOCKER_DAEMON) {
+            return engine_name(rest, &lossy()).map(Self::DockerDaemon);
         }
         if let Some(transport) = FOREIGN.into_iter().find(|transport| after(transport).is_some()) {
             return Err(ReferenceError::Transport { transport });
@@ -160,6 +181,8 @@ impl ImageRef {
             Self::DockerArchive { file, reference } => {
                 join(DOCKER_ARCHIVE, file, reference.as_ref().map(ToString::to_string))
             }
+            Self::ContainersStorage(name) => format!("{CONTAINERS_STORAGE}:{name}").into(),
+            Self::DockerDaemon(name) => format!("{DOCKER_DAEMON}:{name}").into(),
             Self::Name(name) => name.to_string().into(),
             Self::Id(id) => id.to_string().into(),
         }
@@ -171,6 +194,15 @@ fn strip<'a>(text: &'a OsStr, transport: &str) -> Option<&'a OsStr> {
         .strip_prefix(transport.as_bytes())
         .and_then(|rest| rest.strip_prefix(b":"))
         .map(OsStr::from_bytes)
+}
+
+fn engine_name(rest: &OsStr, text: &str) -> Result<EngineName, ReferenceError> {
+    let failed = |source| ReferenceError::Name { text: text.to_owned(), source };
+    let rest = rest.to_str().ok_or_else(|| failed(NameError::Characters))?;
+    match IdPrefix::parse_certain(rest) {
+        Some(id) => Ok(EngineName::Id(id)),
+        None => rest.parse().map(EngineName::Name).map_err(failed),
+    }
 }
 
 fn parse_name(text: &str) -> Result<ImageName, ReferenceError> {
@@ -202,6 +234,15 @@ impl FromStr for ImageRef {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::parse(OsStr::new(text))
+    }
+}
+
+impl fmt::Display for EngineName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Id(id) => id.fmt(f),
+        }
     }
 }
 
@@ -242,6 +283,12 @@ mod tests {
             })
         );
         assert_eq!(parse("docker://alpine"), parse("alpine"));
+        let name = EngineName::Name("localhost/x".parse().unwrap());
+        assert_eq!(parse("containers-storage:localhost/x"), Ok(ImageRef::ContainersStorage(name)));
+        let Ok(ImageRef::DockerDaemon(EngineName::Id(id))) = parse("docker-daemon:sha256:00ff") else {
+            panic!("an id");
+        };
+        assert_eq!(id.digits(), "00ff");
         assert!(matches!(parse("ocicle:b"), Ok(ImageRef::Name(_))));
         assert!(matches!(parse("sha256:00ff"), Ok(ImageRef::Id(_))));
         assert!(matches!(parse(&"ab".repeat(32)), Ok(ImageRef::Id(_))));
@@ -253,7 +300,10 @@ mod tests {
         assert_eq!(parse("oci:"), Err(ReferenceError::NoPath { transport: "oci" }));
         assert_eq!(parse("oci-archive::v"), Err(ReferenceError::NoPath { transport: "oci-archive" }));
         assert!(matches!(parse("oci:b:"), Err(ReferenceError::BadTag { .. })));
-        assert_eq!(parse("docker-daemon:x"), Err(ReferenceError::Transport { transport: "docker-daemon" }));
+        assert_eq!(parse("dir:x"), Err(ReferenceError::Transport { transport: "dir" }));
+        for text in ["docker-daemon:", "containers-storage:UP", "containers-storage:[vfs@/a+/b]x"] {
+            assert!(matches!(parse(text), Err(ReferenceError::Name { .. })), "{text}");
+        }
         assert!(matches!(parse("docker-archive:x:UP"), Err(ReferenceError::Name { .. })));
         for text in ["", ":", "@", "Hello", "a//b", "a:b:c/d"] {
             let error = parse(text).unwrap_err();
@@ -284,6 +334,7 @@ mod tests {
         #[test]
         fn valid_references_round_trip(
             text in "(oci|oci-archive):[a-z/.]{1,9}(:[a-z0-9./:-]{1,9})?\
+                     |(containers-storage|docker-daemon):([a-z]{1,5}/)?[a-z]{1,5}(:[a-z]{1,3})?\
                      |docker-archive:[a-z/.]{1,9}(:[a-z]{1,5}/[a-z]{1,5}:[A-Za-z0-9]{1,5})?\
                      |([a-z]{1,5}\\.io(:[1-9][0-9]{1,3})?/)?[a-z0-9]{1,5}(/[a-z]{1,3}[._-][a-z]{1,3}){0,2}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,9})?(@sha256:[0-9a-f]{64})?"
         ) {

@@ -5,6 +5,7 @@ use std::fmt;
 use super::{
     FullName, ImageError, ImageName, ImageRef, NameRecord, Origin, Store, StoredImage,
     disk::DiskBuilder,
+    from_engine::FromEngine,
     model::DiskSource,
     registry::{self, Access},
     spec::{ImageConfig, Platform},
@@ -28,8 +29,9 @@ pub enum PullPolicy {
 
 /// The image the user named, its disk made where it was not.
 ///
-/// Archives and layouts are read where they lie, whatever the policy is. A name is looked for in the
-/// store, then in the registries that may have it.
+/// Archives and layouts are read where they lie, and engines are asked, whatever the policy is. A name
+/// is looked for in the store, as a local one in this user's Podman, then in the registries that may
+/// have it. What came from Podman is compared with what Podman has now.
 ///
 /// # Errors
 /// Where there is no such image, it cannot be read or stored, or is not for this machine.
@@ -53,6 +55,8 @@ pub fn resolve(
             let source = transport::docker_archive(file, reference.as_ref(), cache)?;
             from_source(store, image, source, printer, builder)
         }
+        ImageRef::ContainersStorage(name) => engine(store, access, printer, builder).containers_storage(name),
+        ImageRef::DockerDaemon(name) => engine(store, access, printer, builder).docker_daemon(name),
         ImageRef::Name(name) => Named { name, store, access, printer, builder }.resolve(policy),
         ImageRef::Id(id) => {
             let digest = store.find_id(id)?.ok_or_else(|| ImageError::Unknown { name: image.to_string() })?;
@@ -61,6 +65,15 @@ pub fn resolve(
             Ok(stored)
         }
     }
+}
+
+fn engine<'a>(
+    store: &'a Store,
+    access: &'a Access,
+    printer: &'a Printer,
+    builder: &'a dyn DiskBuilder,
+) -> FromEngine<'a> {
+    FromEngine { store, engines: &access.engines, platform: &access.platform, printer, builder }
 }
 
 /// A name to be resolved.
@@ -76,6 +89,14 @@ impl Named<'_> {
     fn resolve(&self, policy: PullPolicy) -> Result<StoredImage, ImageError> {
         let found = self.store.find_name(self.name)?;
         match (policy, found) {
+            (PullPolicy::Never, Some((_, record))) => self.stored(&record.image),
+            (_, Some((name, record))) if record.origin == Origin::Podman => {
+                match self.podmans(&name)? {
+                    Some(stored) => Ok(stored),
+                    // Podman has it no more; we do.
+                    None => self.stored(&record.image),
+                }
+            }
             (PullPolicy::Missing, Some((name, record))) => match self.stored(&record.image) {
                 // What was pulled for another machine, or was damaged since, is not what is wanted.
                 Err(ImageError::Platform { .. } | ImageError::Corrupt { .. })
@@ -85,7 +106,6 @@ impl Named<'_> {
                 }
                 stored => stored,
             },
-            (PullPolicy::Never, Some((_, record))) => self.stored(&record.image),
             (PullPolicy::Newer, Some((name, record))) if record.origin == Origin::Registry => {
                 self.newer(&name, &record)
             }
@@ -93,6 +113,11 @@ impl Named<'_> {
             (PullPolicy::Always, Some((name, _))) if !name.is_local() => self.pull(&name),
             (PullPolicy::Always, Some(_)) => self.pull_first(),
             (_, None) => {
+                if policy != PullPolicy::Never
+                    && let Some(stored) = self.local_of_podman()?
+                {
+                    return Ok(stored);
+                }
                 let id = self.name.as_id().map(|id| self.store.find_id(&id)).transpose()?.flatten();
                 match id {
                     Some(digest) => self.stored(&digest),
@@ -103,6 +128,19 @@ impl Named<'_> {
                 }
             }
         }
+    }
+
+    /// What Podman has under a name that is of this machine alone.
+    fn local_of_podman(&self) -> Result<Option<StoredImage>, ImageError> {
+        let candidates = self.store.candidates(self.name)?;
+        match candidates.iter().find(|name| name.is_local()) {
+            Some(name) => self.podmans(name),
+            None => Ok(None),
+        }
+    }
+
+    fn podmans(&self, name: &FullName) -> Result<Option<StoredImage>, ImageError> {
+        engine(self.store, self.access, self.printer, self.builder).podman_name(name)
     }
 
     fn stored(&self, digest: &Digest) -> Result<StoredImage, ImageError> {
@@ -177,7 +215,7 @@ fn from_source(
     Ok(stored)
 }
 
-fn check_platform(
+pub(super) fn check_platform(
     name: &dyn fmt::Display,
     config: &ImageConfig,
     wanted: &Platform,
@@ -210,6 +248,7 @@ mod tests {
     use crate::image::registries::RegistryFiles;
     use crate::image::spec::Platform;
     use crate::image::testing::{Layout, tagged};
+    use crate::image::transport::Engines;
     use crate::storage::DataDir;
 
     struct Place {
@@ -231,7 +270,8 @@ mod tests {
         fn resolve(&self, image: &str, policy: PullPolicy) -> Result<StoredImage, ImageError> {
             let store = Store::with_registries(&self.data, RegistryFiles::none());
             let image = image.parse().unwrap();
-            resolve(&image, policy, &store, &Access::default(), &Printer::from_env(), &HostBuilder)
+            let access = Access { engines: Engines::only(None, ""), ..Access::default() };
+            resolve(&image, policy, &store, &access, &Printer::from_env(), &HostBuilder)
         }
     }
 

@@ -6,9 +6,11 @@
 mod logging;
 mod printer;
 mod progress;
+mod prompt;
 mod table;
 
 pub use logging::init_logging;
 pub use printer::{Printer, sanitize};
 pub use progress::{Progress, Unit};
+pub use prompt::{PromptError, ask, ask_secret};
 pub use table::{ago, table};

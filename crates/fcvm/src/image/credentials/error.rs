@@ -53,6 +53,9 @@ impl CredentialsError {
                 "`credHelpers` and `credsStore` take what follows `docker-credential-` in a program's name"
                     .into()
             }
+            Self::NotLoggedIn { .. } => {
+                "a login that is in Docker's own file ends with `docker logout`".into()
+            }
             Self::NoFile => "name one with --authfile or REGISTRY_AUTH_FILE".into(),
             _ => return None,
         })

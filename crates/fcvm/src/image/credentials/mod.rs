@@ -13,6 +13,7 @@ mod file;
 mod helper;
 mod key;
 mod locate;
+mod place;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod write;
 
 pub use error::CredentialsError;
 pub use locate::Credentials;
+pub use place::Place;
 pub use secret::Secret;
 
 /// What a registry is told.

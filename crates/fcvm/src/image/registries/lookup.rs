@@ -86,6 +86,14 @@ pub(super) fn endpoints(registries: &[Registry], name: &FullName) -> Result<Vec<
     Ok(endpoints)
 }
 
+/// A registry itself.
+pub(super) fn endpoint_of(registries: &[Registry], registry: &str) -> Endpoint {
+    let any_name = format!("{registry}/");
+    let tables = registries.iter().filter(|table| after_prefix(&any_name, &table.prefix) == Some("/"));
+    let table = tables.max_by_key(|table| table.prefix.len());
+    endpoint(registry, "", table.and_then(|table| table.insecure))
+}
+
 /// What follows a prefix in a name, where the name has it.
 fn after_prefix<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     if let Some(domain) = prefix.strip_prefix('*').filter(|domain| domain.starts_with('.')) {

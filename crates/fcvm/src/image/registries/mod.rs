@@ -50,6 +50,12 @@ impl Registries {
         &self.short_names
     }
 
+    /// A registry itself, without regard to mirrors: what a login is for.
+    #[must_use]
+    pub fn endpoint_of(&self, registry: &str) -> Endpoint {
+        lookup::endpoint_of(&self.registries, registry)
+    }
+
     /// The places to be asked for a name, mirrors first. A registry on this machine needs no
     /// certificate unless the configuration says so.
     ///

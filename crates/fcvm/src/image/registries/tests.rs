@@ -140,6 +140,24 @@ fn the_longest_prefix_decides_and_mirrors_come_first() {
 }
 
 #[test]
+fn a_login_is_for_the_registry_itself() {
+    let registries = merge(&[
+        "[[registry]]\nlocation = 'a.example'\ninsecure = true\nmirror = [{ location = 'm.example' }]\n\
+        [[registry]]\nlocation = 'b.example/team'\ninsecure = true",
+    ])
+    .unwrap();
+    for (registry, host, security) in [
+        ("a.example", "a.example", Security::Insecure),
+        ("b.example", "b.example", Security::Verified),
+        ("docker.io", "registry-1.docker.io", Security::Verified),
+        ("localhost:5000", "localhost:5000", Security::Insecure),
+    ] {
+        let expected = Endpoint { registry: host.into(), repository: String::new(), security };
+        assert_eq!(registries.endpoint_of(registry), expected);
+    }
+}
+
+#[test]
 fn later_files_win() {
     let registries = merge(&[
         "unqualified-search-registries = ['a.example']\n[aliases]\nx = 'a.example/x'\ny = 'a.example/y'\nz = 'a.example/z'",

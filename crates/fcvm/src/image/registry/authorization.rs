@@ -89,7 +89,9 @@ async fn token(
         return Err(misunderstood());
     }
     let mut query: Vec<_> = service.map(|service| ("service", service)).into_iter().collect();
-    query.push(("scope", scope.unwrap_or_else(|| format!("repository:{}:pull", client.repository()))));
+    let pull =
+        || (!client.repository().is_empty()).then(|| format!("repository:{}:pull", client.repository()));
+    query.extend(scope.or_else(pull).map(|scope| ("scope", scope)));
     let request = match login {
         Some(Login::IdentityToken { token, .. }) => {
             query.push(("grant_type", "refresh_token".into()));
@@ -101,9 +103,7 @@ async fn token(
             url.query_pairs_mut().extend_pairs(query);
             let request = client.http().get(url);
             match login {
-                Some(Login::Password { user, password }) => {
-                    request.basic_auth(user, Some(&password.reveal()))
-                }
+                Some(Login::Password { user, password }) => request.basic_auth(user, Some(password.reveal())),
                 _ => request,
             }
         }

@@ -17,7 +17,7 @@ use crate::{
         disk::DiskBuilder,
         registries::{Endpoint, Registries},
         spec::{Descriptor, ImageConfig, MAX_JSON, Manifest, Platform},
-        transport::{TransportError, oci},
+        transport::{Engines, TransportError, oci},
     },
     output::Printer,
 };
@@ -33,6 +33,8 @@ pub struct Access {
     pub auth_file: Option<PathBuf>,
     /// How long a registry may take.
     pub patience: Patience,
+    /// Other engines of this machine, which may have what no registry has.
+    pub engines: Engines,
 }
 
 impl Default for Access {
@@ -42,6 +44,7 @@ impl Default for Access {
             tls: TlsOptions::default(),
             auth_file: None,
             patience: Patience::default(),
+            engines: Engines::default(),
         }
     }
 }

@@ -141,6 +141,14 @@ impl Store {
         }
     }
 
+    /// What a full name means now.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn record_of(&self, name: &FullName) -> Result<Option<NameRecord>, ImageError> {
+        Ok(names::read(&self.images)?.get(name).copied())
+    }
+
     /// What a name may mean, best first.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use super::EngineError;
 use crate::{
     hash::Digest,
     image::{registry::RegistryError, spec::Platform},
@@ -14,6 +15,8 @@ use crate::{
 pub enum TransportError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     #[error("failed to read `{path}`")]
     Read { path: PathBuf, source: io::Error },
     #[error("failed to write a temporary file in `{path}`")]
@@ -64,6 +67,7 @@ impl TransportError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Registry(error) => return error.hint(),
+            Self::Engine(error) => return error.hint(),
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "`oci:DIR`, `oci-archive:FILE` and `docker-archive:FILE` take the path of what is there"
                     .into()

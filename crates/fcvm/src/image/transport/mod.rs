@@ -10,15 +10,21 @@
 
 pub(super) mod decompress;
 mod docker_archive;
+pub(super) mod docker_daemon;
+pub(super) mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod error;
 pub(super) mod files;
 pub(super) mod oci;
+pub(super) mod podman;
 mod tar_index;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
+pub use engine::{EngineError, Engines};
 pub use error::TransportError;
 
 use super::{

@@ -57,6 +57,11 @@ impl Archive {
         } else {
             spool(path, decoder(magic, reader).map_err(read)?, cache)?
         };
+        Self::of(path, file)
+    }
+
+    /// An open archive that is not compressed; `path` is what errors say.
+    pub(super) fn of(path: &Path, file: File) -> Result<Self, TransportError> {
         let mut archive = Self { path: path.to_owned(), file: Arc::new(file), entries: HashMap::new() };
         archive.scan()?;
         Ok(archive)
