@@ -59,10 +59,10 @@ fmt-check: ## Check that the sources are formatted
 clippy: deps ## Run clippy; warnings are errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-bench: setup-fcvm ## Measure starts and image disks, 20 runs
+bench: setup-fcvm ## Measure starts, image disks and pulls, 20 runs
 	@scripts/bench.sh
 
-bench-quick: setup-fcvm ## Measure starts and image disks, 5 runs
+bench-quick: setup-fcvm ## Measure starts, image disks and pulls, 5 runs
 	@scripts/bench.sh --quick
 
 clean: ## Remove what was built; not what `fcvm setup` made

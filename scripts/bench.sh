@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Runs the benchmark; arguments go to it.
+# Runs the benchmarks; arguments go to them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-exec cargo bench --quiet --locked -p fcvm --bench start -- "$@"
+for bench in start images; do
+    cargo bench --quiet --locked -p fcvm --bench "$bench" -- "$@"
+done

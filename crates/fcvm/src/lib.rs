@@ -7,6 +7,7 @@ pub mod cli;
 pub mod commands;
 pub mod exit;
 pub mod hash;
+mod http;
 pub mod hypervisor;
 pub mod image;
 pub mod output;

@@ -136,7 +136,7 @@ pub enum SetupError {
         url: String,
         /// Why.
         #[source]
-        source: Box<ureq::Error>,
+        source: reqwest::Error,
     },
     /// A download is not what the plan says.
     #[error("`{url}` is {found}, not {expected} as the plan says")]

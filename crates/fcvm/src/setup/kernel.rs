@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, Read, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     hash::Digest,
+    http,
     output::{Progress, Unit},
     storage::{DataDir, TEMPORARY_PREFIX},
 };
@@ -32,6 +34,9 @@ pub(super) const FORMAT: u32 = 1;
 
 /// All modules of a package together are at most this large, compressed.
 const PACKAGE_LIMIT: u64 = 1 << 30;
+
+/// Longest time for a server to answer, and between two pieces of what it sends.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// A kernel in the data directory.
 #[derive(Debug, Clone)]
@@ -205,25 +210,27 @@ fn read_package(archive: &mut impl Read) -> io::Result<Package> {
 }
 
 fn download(url: &str, expected: Digest, progress: &Progress) -> Result<Vec<u8>, SetupError> {
-    let failed = |source| SetupError::Download { url: url.to_owned(), source: Box::new(source) };
-    let mut response = ureq::get(url).call().map_err(failed)?;
-    if let Some(length) = response.body().content_length() {
-        progress.set_unit(Unit::Bytes(length));
-    }
-    let mut body = response.body_mut().as_reader();
-    let mut bytes = Vec::new();
-    let mut chunk = vec![0; 256 << 10];
-    loop {
-        let read = body.read(&mut chunk).map_err(|source| failed(ureq::Error::Io(source)))?;
-        if read == 0 {
-            break;
+    let failed = |source| SetupError::Download { url: url.to_owned(), source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|source| SetupError::io("start the runtime for", Path::new(url), source))?;
+    let client = http::client().connect_timeout(SILENCE).read_timeout(SILENCE).build().map_err(failed)?;
+    let bytes = runtime.block_on(async {
+        let mut response =
+            client.get(url).send().await.map_err(failed)?.error_for_status().map_err(failed)?;
+        if let Some(length) = response.content_length() {
+            progress.set_unit(Unit::Bytes(length));
         }
-        bytes.extend_from_slice(&chunk[..read]);
-        progress.add(read as u64);
-        if bytes.len() > KERNEL_LIMIT {
-            return Err(SetupError::TooLarge { name: url.to_owned() });
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            bytes.extend_from_slice(&chunk);
+            progress.add(chunk.len() as u64);
+            if bytes.len() > KERNEL_LIMIT {
+                return Err(SetupError::TooLarge { name: url.to_owned() });
+            }
         }
-    }
+        Ok(bytes)
+    })?;
     let found = Digest::of(&bytes);
     if found != expected {
         return Err(SetupError::WrongDigest { url: url.to_owned(), found, expected });

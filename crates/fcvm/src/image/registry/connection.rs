@@ -4,15 +4,16 @@ use std::{
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Once,
 };
 
 use reqwest::{Certificate, ClientBuilder, Identity, redirect};
 
 use super::{Patience, RegistryError};
-use crate::image::registries::{Endpoint, Security};
+use crate::{
+    http,
+    image::registries::{Endpoint, Security},
+};
 
-const USER_AGENT: &str = concat!("fcvm/", env!("CARGO_PKG_VERSION"));
 const MAX_REDIRECTS: usize = 10;
 /// Certificates are small; what is larger is something else.
 const MAX_PEM: u64 = 1 << 20;
@@ -43,8 +44,7 @@ pub(super) fn connect(
     options: &TlsOptions,
     patience: &Patience,
 ) -> Result<reqwest::Client, RegistryError> {
-    let builder = prepared()
-        .user_agent(USER_AGENT)
+    let builder = http::client()
         .connect_timeout(patience.connect)
         .read_timeout(patience.silence)
         .redirect(redirect::Policy::custom(follow));
@@ -60,16 +60,6 @@ pub(super) fn connect(
             .try_fold(builder, |builder, directory| with_certificates(builder, directory))?,
     };
     builder.build().map_err(|source| RegistryError::Prepare { registry: endpoint.registry.clone(), source })
-}
-
-/// A builder of HTTP clients, with the cryptography that fcvm is built with.
-pub(in crate::image) fn prepared() -> ClientBuilder {
-    static PROVIDER: Once = Once::new();
-    PROVIDER.call_once(|| {
-        // Fails where there is one already, which then is as good.
-        drop(rustls::crypto::ring::default_provider().install_default());
-    });
-    reqwest::Client::builder()
 }
 
 /// Proxies are for what is elsewhere, whatever the environment says: as in Go's programs.

@@ -28,7 +28,6 @@ use tokio::runtime::Runtime;
 
 pub use client::check_login;
 pub use connection::TlsOptions;
-pub(super) use connection::prepared;
 pub use error::RegistryError;
 pub use patience::Patience;
 pub use pull::{Access, pull, upstream};

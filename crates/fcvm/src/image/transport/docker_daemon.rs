@@ -14,7 +14,8 @@ use super::{
     tar_index::Archive,
 };
 use crate::{
-    image::{model::DiskSource, registry, spec::MAX_JSON},
+    http,
+    image::{model::DiskSource, spec::MAX_JSON},
     output::sanitize,
 };
 
@@ -149,7 +150,7 @@ impl<'a> Client<'a> {
         let host =
             engines.docker.as_ref().map_err(|value| EngineError::DockerHost { value: value.clone() })?;
         // No proxy leads to an engine that is named by its address.
-        let builder = registry::prepared().no_proxy();
+        let builder = http::client().no_proxy();
         let builder = match host {
             DockerHost::Unix(path) => builder.unix_socket(path.as_path()),
             DockerHost::Tcp(_) => builder,
