@@ -203,5 +203,5 @@ fn root_vm_a_local_name_runs_what_podman_has() {
     podman.image("localhost/x", "from-podman", "oci");
     let out = podman.fcvm(&["podman", "run", "localhost/x"]).run();
     out.assert_code(0);
-    out.assert_stdout("from-podman\n");
+    out.assert_stdout("from-podman");
 }

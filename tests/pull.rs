@@ -457,6 +457,42 @@ fn a_damaged_blob_is_fetched_again() {
 }
 
 #[test]
+fn damage_that_is_found_is_repaired_from_the_registry() {
+    let Some(place) = Place::new() else { return };
+    place.registry.push(&image("x"), "app:1", Format::Oci);
+    let disk = place.pull("app:1").unwrap().disk;
+    let good = fs::read(&disk).unwrap();
+    // The name is another image's there by now: that is not what is missing here.
+    place.registry.push(&image("y"), "app:1", Format::Oci);
+    for blob in blobs(place.env.data(), "sha256") {
+        fs::write(&blob, "damaged").unwrap();
+        place.fcvm(&["verify"]).assert_code(1);
+        let repaired = place.fcvm(&["verify", "--repair"]).ok();
+        assert_eq!(repaired.lines().count(), 1, "{repaired}");
+        assert!(repaired.contains(blob.to_str().unwrap()) && repaired.ends_with("; repaired"), "{repaired}");
+        place.assert_blobs_are_whole();
+    }
+    // With the disk too.
+    let large = blobs(place.env.data(), "sha256").into_iter();
+    let large = large.max_by_key(|blob| fs::metadata(blob).unwrap().len()).unwrap();
+    fs::write(&large, "damaged").unwrap();
+    fs::write(&disk, "damaged").unwrap();
+    assert_eq!(place.fcvm(&["verify", "--repair"]).ok().lines().count(), 2);
+    assert!(fs::read(&disk).unwrap() == good);
+    // The registry cannot be asked: said, and what is known to be bad goes all the same.
+    fs::write(&large, "damaged").unwrap();
+    place.proxy.rule(Rule::on("/v2/", Act::Answer(403, Vec::new(), String::new())));
+    let removed = place.fcvm(&["verify", "--repair"]);
+    removed.assert_code(1);
+    assert!(removed.stdout().trim().ends_with("; removed"), "{}", removed.stdout());
+    assert!(removed.stderr.contains("cannot be fetched again"), "{}", removed.stderr);
+    place.proxy.clear_rules();
+    place.fcvm(&["verify", "--repair"]).assert_code(0);
+    assert_eq!(place.fcvm(&["verify"]).ok(), "");
+    assert_eq!(place.names().len(), 1);
+}
+
+#[test]
 fn root_a_full_disk_is_told_and_the_store_stays_whole() {
     if !needs_root() {
         return;

@@ -13,10 +13,13 @@ pub(crate) const PID_FILE: &str = "/run/fcvm/container.pid";
 ///
 /// The container shares the VM's network and its streams are Podman's own
 /// (`passthrough`): nothing copies the output, nothing can lose its end. It is
-/// not removed afterwards, as the whole disk goes.
+/// not removed afterwards, as the whole disk goes. Podman would have an image's
+/// health checks run by timers of systemd, which there is not.
 pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
     let mut arguments: Vec<String> =
-        ["run", "--pull=never", "--network=host", "--log-driver=passthrough"].map(String::from).into();
+        ["run", "--pull=never", "--network=host", "--log-driver=passthrough", "--no-healthcheck"]
+            .map(String::from)
+            .into();
     let mut option = |name: &str, value: &str| arguments.push(format!("--{name}={value}"));
     option("name", name);
     option("pidfile", PID_FILE);

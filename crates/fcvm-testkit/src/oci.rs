@@ -61,6 +61,13 @@ impl Image {
         Self::default()
     }
 
+    /// With one more layer on top, made elsewhere.
+    #[must_use]
+    pub fn tarball(mut self, tar: Vec<u8>, compression: Compression) -> Self {
+        self.layers.push((tar, compression));
+        self
+    }
+
     /// With one more layer on top.
     #[must_use]
     pub fn layer(mut self, layer: &Layer, compression: Compression) -> Self {

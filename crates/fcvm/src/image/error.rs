@@ -63,6 +63,16 @@ pub enum ImageError {
     InUse { name: String },
     #[error("image `{name}` has {} names", names.len())]
     SeveralNames { name: String, names: Vec<String> },
+    #[error("the layers of image {} are not in the store", digest.short())]
+    NoBlobs { digest: Digest },
+    #[error("a directory is written to, and none is named")]
+    NoOutput,
+    #[error("standard output is a terminal")]
+    Terminal,
+    #[error("standard input is a terminal")]
+    NoInput,
+    #[error("not confirmed: nothing was removed")]
+    NotConfirmed,
 }
 
 impl ImageError {
@@ -104,6 +114,14 @@ impl ImageError {
             Self::SeveralNames { names, .. } => {
                 format!("remove them all with --force, or one by name: {}", names.join(", "))
             }
+            Self::NoBlobs { .. } => {
+                "an image that was run from a path keeps its disk only; `fcvm image load` keeps the layers too"
+                    .into()
+            }
+            Self::NoOutput => "name it with --output DIR".into(),
+            Self::Terminal => "name a file with --output FILE, or redirect the output".into(),
+            Self::NoInput => "name a file with --input FILE, or redirect the input".into(),
+            Self::NotConfirmed => "answer `y`, or add --force".into(),
             error if storage_is_full(error) => {
                 "free space, for instance with `fcvm image rm`, or use another --data-dir".into()
             }

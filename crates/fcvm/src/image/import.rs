@@ -166,7 +166,11 @@ fn config_of(options: ImportOptions, diff_id: Digest) -> ImageConfig {
         platform: options.platform,
         config: options.run,
         rootfs: RootFs { kind: "layers".into(), diff_ids: vec![diff_id] },
-        history: vec![History { created, created_by: Some("fcvm image import".into()) }],
+        history: vec![History {
+            created,
+            created_by: Some("fcvm image import".into()),
+            ..History::default()
+        }],
     }
 }
 

@@ -229,6 +229,12 @@ impl FullName {
         &self.reference
     }
 
+    /// The name of one image of the repository, whatever tags it has.
+    #[must_use]
+    pub fn with_digest(&self, digest: Digest) -> Self {
+        Self { reference: Reference::Digest(digest), ..self.clone() }
+    }
+
     /// Whether the image is of this machine alone.
     #[must_use]
     pub fn is_local(&self) -> bool {

@@ -6,7 +6,11 @@
 //! Formats: <https://github.com/opencontainers/image-spec/tree/v1.1.1> and
 //! <https://distribution.github.io/distribution/spec/manifest-v2-2/>.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -170,6 +174,45 @@ pub struct RunConfig {
     /// Remarks.
     #[serde(default, deserialize_with = "or_null", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// `PORT[/PROTOCOL]` that it listens on.
+    #[serde(default, with = "keys", skip_serializing_if = "BTreeSet::is_empty")]
+    pub exposed_ports: BTreeSet<String>,
+    /// Directories whose content is not the image's: each container has its own.
+    #[serde(default, with = "keys", skip_serializing_if = "BTreeSet::is_empty")]
+    pub volumes: BTreeSet<String>,
+    /// What asks it to end, by name or number.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    /// How to tell that it is well. Docker's; OCI leaves it undefined, and some write it there too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// What runs commands that are one text. Docker's.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
+}
+
+/// A command that tells whether a container is well. Times are in nanoseconds; 0 is not said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Healthcheck {
+    /// `NONE`; or `CMD` and words; or `CMD-SHELL` and a text for the shell.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<String>,
+    /// Between two of them.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "is_zero")]
+    pub interval: i64,
+    /// How long one may take.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "is_zero")]
+    pub timeout: i64,
+    /// How long failures do not count at first.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "is_zero")]
+    pub start_period: i64,
+    /// Between two of them in that time.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "is_zero")]
+    pub start_interval: i64,
+    /// How many must fail one after the other.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "is_zero")]
+    pub retries: i64,
 }
 
 /// The layers once uncompressed.
@@ -184,7 +227,7 @@ pub struct RootFs {
 }
 
 /// A step of an image's making.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct History {
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,6 +235,15 @@ pub struct History {
     /// By what command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
+    /// By whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// A remark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Whether it left the files as they were: there is no layer of it.
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
 }
 
 impl Platform {
@@ -274,6 +326,31 @@ fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) ->
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+/// Sets, which both formats write as maps whose values say nothing.
+mod keys {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use serde::{Deserialize, Deserializer, Serializer, de::IgnoredAny};
+
+    /// `{}`
+    #[derive(serde::Serialize)]
+    struct Nothing {}
+
+    pub(super) fn serialize<S: Serializer>(keys: &BTreeSet<String>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(keys.iter().map(|key| (key, Nothing {})))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<String>, D::Error> {
+        let map = Option::<BTreeMap<String, IgnoredAny>>::deserialize(from)?;
+        Ok(map.unwrap_or_default().into_keys().collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,13 +359,29 @@ mod tests {
     fn null_is_nothing() {
         let config: ImageConfig = serde_json::from_str(
             r#"{"architecture":"amd64","os":"linux","config":{"Cmd":null,"Env":["A=b"],"Labels":null,
-                "ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":null},"history":null}"#,
+                "ExposedPorts":null,"Volumes":null,"StopSignal":null,"Healthcheck":null,"OnBuild":["RUN x"]},
+                "rootfs":{"type":"layers","diff_ids":null},"history":null}"#,
         )
         .unwrap();
         assert_eq!(config.config, RunConfig { env: vec!["A=b".into()], ..Default::default() });
         assert_eq!(config.platform.to_string(), "linux/amd64");
         let bare = r#"{"config":null,"rootfs":{"type":"layers"}}"#;
         assert!(serde_json::from_str::<ImageConfig>(bare).is_ok());
+    }
+
+    #[test]
+    fn all_of_a_configuration_is_read_and_written_again() {
+        let text = r#"{"User":"1:2","WorkingDir":"/w","ExposedPorts":{"53/udp":{},"80/tcp":{}},"Volumes":{"/d":{}},"StopSignal":"SIGQUIT","Healthcheck":{"Test":["CMD-SHELL","x"],"Interval":30000000000,"Timeout":1,"StartPeriod":2,"StartInterval":3,"Retries":4},"Shell":["/bin/ash","-c"]}"#;
+        let config: RunConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.healthcheck.as_ref().unwrap().interval, 30_000_000_000);
+        assert_eq!(serde_json::to_string(&config).unwrap(), text);
+        let sparse: RunConfig =
+            serde_json::from_str(r#"{"Volumes":{"/d":null},"Healthcheck":{"Test":["NONE"],"Retries":null}}"#)
+                .unwrap();
+        assert!(sparse.volumes.contains("/d"));
+        assert_eq!(sparse.healthcheck.unwrap().test, ["NONE"]);
+        let history: History = serde_json::from_str(r#"{"empty_layer":true,"comment":"c"}"#).unwrap();
+        assert!(history.empty_layer && history.comment.as_deref() == Some("c"));
     }
 
     #[test]

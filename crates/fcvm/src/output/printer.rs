@@ -50,6 +50,30 @@ impl Printer {
         }
     }
 
+    /// Standard output for bytes that are no text; nothing where it is a terminal.
+    #[must_use]
+    pub fn bytes(&self) -> Option<impl io::Write + use<>> {
+        let out = io::stdout();
+        (!out.is_terminal()).then(|| out.lock())
+    }
+
+    /// Whether nobody but the user could write to standard input.
+    #[must_use]
+    pub fn stdin_is_terminal(&self) -> bool {
+        io::stdin().is_terminal()
+    }
+
+    /// Asks the user whether to go on; no answer is a no.
+    ///
+    /// # Errors
+    /// Where standard input cannot be read.
+    pub fn confirm(&self, what: impl Display) -> io::Result<bool> {
+        self.line(&format!("{what}; go on? [y/N]"));
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
     /// Tells the user something on standard error.
     pub fn note(&self, text: impl Display) {
         if self.notes {

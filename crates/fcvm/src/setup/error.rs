@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{modules::ModulesError, plan::InvalidPlan, preflight::Report, vmlinux::VmlinuxError};
-use crate::{hash::Digest, image::layer::LayerError, storage::LockError};
+use crate::{hash::Digest, http::HttpError, image::layer::LayerError, storage::LockError};
 
 /// What is attempted with a kernel that the user named.
 pub(super) const FIND_KERNEL: &str = "find kernel";
@@ -136,7 +136,7 @@ pub enum SetupError {
         url: String,
         /// Why.
         #[source]
-        source: reqwest::Error,
+        source: HttpError,
     },
     /// A download is not what the plan says.
     #[error("`{url}` is {found}, not {expected} as the plan says")]

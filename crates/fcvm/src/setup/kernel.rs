@@ -210,7 +210,7 @@ fn read_package(archive: &mut impl Read) -> io::Result<Package> {
 }
 
 fn download(url: &str, expected: Digest, progress: &Progress) -> Result<Vec<u8>, SetupError> {
-    let failed = |source| SetupError::Download { url: url.to_owned(), source };
+    let failed = |error: reqwest::Error| SetupError::Download { url: url.to_owned(), source: error.into() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|source| SetupError::io("start the runtime for", Path::new(url), source))?;

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     hash::Digest,
+    http::HttpError,
     image::{
         Reference,
         credentials::Login,
@@ -280,8 +281,7 @@ impl Client {
 
     pub(super) fn failed(&self, error: reqwest::Error) -> RegistryError {
         let registry = self.registry();
-        // The address is long, and may have a signature in it.
-        let source = error.without_url();
+        let source = HttpError::from(error);
         match () {
             () if source.is_connect() => RegistryError::Unreachable { registry, source },
             () if source.is_timeout() => RegistryError::Stalled { registry, source },

@@ -59,7 +59,9 @@ pub(super) fn connect(
             .iter()
             .try_fold(builder, |builder, directory| with_certificates(builder, directory))?,
     };
-    builder.build().map_err(|source| RegistryError::Prepare { registry: endpoint.registry.clone(), source })
+    builder
+        .build()
+        .map_err(|error| RegistryError::Prepare { registry: endpoint.registry.clone(), source: error.into() })
 }
 
 /// Proxies are for what is elsewhere, whatever the environment says: as in Go's programs.
@@ -105,7 +107,8 @@ fn with_certificates(builder: ClientBuilder, directory: &Path) -> Result<ClientB
         .map_err(failed)?;
     paths.sort_unstable();
     paths.into_iter().try_fold(builder, |builder, path| {
-        let certificate = |source| RegistryError::Certificate { path: path.clone(), source };
+        let certificate =
+            |error: reqwest::Error| RegistryError::Certificate { path: path.clone(), source: error.into() };
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("crt") => {
                 let bundle = Certificate::from_pem_bundle(&read(&path)?).map_err(certificate)?;

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::hash::Digest;
+use crate::{hash::Digest, http::HttpError};
 
 /// A registry did not give what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -14,19 +14,19 @@ pub enum RegistryError {
     #[error("failed to read certificates in `{path}`")]
     Certificates { path: PathBuf, source: io::Error },
     #[error("`{path}` is no certificate")]
-    Certificate { path: PathBuf, source: reqwest::Error },
+    Certificate { path: PathBuf, source: HttpError },
     #[error("failed to prepare connections to registry `{registry}`")]
-    Prepare { registry: String, source: reqwest::Error },
+    Prepare { registry: String, source: HttpError },
     #[error("registry `{registry}` cannot be reached")]
-    Unreachable { registry: String, source: reqwest::Error },
+    Unreachable { registry: String, source: HttpError },
     #[error("registry `{registry}` sent nothing for too long")]
-    Stalled { registry: String, source: reqwest::Error },
+    Stalled { registry: String, source: HttpError },
     #[error("the connection to registry `{registry}` broke")]
-    Broken { registry: String, source: reqwest::Error },
+    Broken { registry: String, source: HttpError },
     #[error("registry `{registry}` stopped at byte {found} of {expected} of {digest}")]
     CutOff { registry: String, digest: Digest, found: u64, expected: u64 },
     #[error("registry `{registry}` leads elsewhere in a way that is not followed")]
-    Redirect { registry: String, source: reqwest::Error },
+    Redirect { registry: String, source: HttpError },
     #[error("registry `{registry}` wants a login for `{repository}`")]
     LoginNeeded { registry: String, repository: String },
     #[error("registry `{registry}` does not accept this login for `{repository}`{message}")]
@@ -97,7 +97,7 @@ impl RegistryError {
                  client, in PEM form"
                     .into()
             }
-            Self::Unreachable { registry, source } if is_certificate(source) => format!(
+            Self::Unreachable { registry, source } if source.is_certificate() => format!(
                 "put the certificate of its authority as `ca.crt` into /etc/containers/certs.d/{registry}/, \
                  or give the directory with --cert-dir"
             ),
@@ -134,26 +134,5 @@ impl RegistryError {
             }
             _ => return None,
         })
-    }
-}
-
-fn is_certificate(error: &reqwest::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) =
-            tls(error)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// An `io::Error` has another error as its own, and names only what is behind that as its source.
-fn tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    match error.downcast_ref::<io::Error>() {
-        Some(error) => error.get_ref().and_then(|inner| tls(inner)),
-        None => error.downcast_ref(),
     }
 }

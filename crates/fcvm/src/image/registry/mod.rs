@@ -30,7 +30,7 @@ pub use client::check_login;
 pub use connection::TlsOptions;
 pub use error::RegistryError;
 pub use patience::Patience;
-pub use pull::{Access, pull, upstream};
+pub use pull::{Access, fetch_blobs, pull, upstream};
 
 /// Threads for downloads; two, as they verify what comes.
 fn runtime() -> Result<Runtime, RegistryError> {

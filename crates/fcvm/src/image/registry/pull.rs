@@ -102,6 +102,33 @@ pub fn pull(
     Ok(image)
 }
 
+/// Fetches what is missing of an image's blobs, and nothing else: its name and disk are left as they
+/// are.
+///
+/// # Errors
+/// As of [`pull`].
+pub fn fetch_blobs(
+    store: &Store,
+    name: &FullName,
+    access: &Access,
+    printer: &Printer,
+) -> Result<(), ImageError> {
+    let runtime = runtime().map_err(|source| failed(name, source))?;
+    let sources = access.sources(&store.registries()?, name)?;
+    let chosen = sources.choose(runtime.handle(), name, &access.platform);
+    let chosen = chosen.map_err(|error| pull_error(name, error))?;
+    let manifest = manifest(&sources, &chosen, name)?;
+    let blobs = Arc::new(store.add_blobs()?);
+    blobs.add(&chosen.manifest)?.commit()?;
+    let wanted: Vec<_> = manifest.layers.iter().chain([&manifest.config]).cloned().collect();
+    store.check_space_for_blobs(&wanted)?;
+    let downloads = Arc::new(Downloads::new(&name.to_string(), blobs, &wanted));
+    downloads.start(runtime.handle(), &sources.from(chosen.source).into(), &wanted, printer);
+    let failure = downloads.wait();
+    runtime.shutdown_background();
+    failure.map_or(Ok(()), Err)
+}
+
 /// What all steps of a pull need.
 struct Pull<'a> {
     store: &'a Store,
@@ -129,10 +156,7 @@ impl Pull<'_> {
     /// `None` where stored blobs were damaged, and are gone now.
     fn attempt(&self, chosen: &Chosen) -> Result<Option<StoredImage>, ImageError> {
         let name = self.name.to_string();
-        let manifest: Manifest = serde_json::from_slice(&chosen.manifest).map_err(|source| {
-            let registry = self.sources.clients[chosen.source].registry();
-            failed(self.name, RegistryError::Manifest { registry, name: name.clone(), source })
-        })?;
+        let manifest = manifest(self.sources, chosen, self.name)?;
         let blobs = Arc::new(self.store.add_blobs()?);
         blobs.add(&chosen.manifest)?.commit()?;
         let clients: Arc<[_]> = self.sources.from(chosen.source).into();
@@ -210,6 +234,13 @@ impl Pull<'_> {
         let (name, found, wanted) = (self.name.to_string(), found.to_string(), wanted.to_string());
         Err(ImageError::Platform { name, found, wanted })
     }
+}
+
+fn manifest(sources: &Sources, chosen: &Chosen, name: &FullName) -> Result<Manifest, ImageError> {
+    serde_json::from_slice(&chosen.manifest).map_err(|source| {
+        let registry = sources.clients[chosen.source].registry();
+        failed(name, RegistryError::Manifest { registry, name: name.to_string(), source })
+    })
 }
 
 /// All blobs of an image.

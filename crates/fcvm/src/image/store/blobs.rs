@@ -74,7 +74,7 @@ impl Store {
     }
 
     /// The image made of stored blobs, if they are all there.
-    pub(super) fn blob_source(&self, digest: &Digest) -> Result<Option<DiskSource>, ImageError> {
+    pub(in crate::image) fn blob_source(&self, digest: &Digest) -> Result<Option<DiskSource>, ImageError> {
         let Some(root) = self.blobs.parent() else { return Ok(None) };
         let Ok(manifest) = std::fs::metadata(self.blob_directory().join(digest.hex())) else {
             return Ok(None);
@@ -118,7 +118,7 @@ impl Store {
         self.blobs.join("partial")
     }
 
-    pub(super) fn blob_directory(&self) -> PathBuf {
+    pub(in crate::image) fn blob_directory(&self) -> PathBuf {
         self.blobs.join("sha256")
     }
 }

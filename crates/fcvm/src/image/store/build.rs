@@ -68,7 +68,7 @@ impl Store {
         }
     }
 
-    fn build(
+    pub(super) fn build(
         &self,
         mut source: DiskSource,
         printer: &Printer,

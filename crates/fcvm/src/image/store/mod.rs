@@ -25,26 +25,35 @@
 //! A pull that was interrupted leaves blobs that no image refers to: they stay for a day, for the
 //! next pull to go on with.
 //!
-//! Locks are taken in the order `locks/HEX`, `names.lock`, `HEX/lock`.
+//! Locks are taken in the order `blobs/lock` (shared), `locks/HEX`, `names.lock`, `HEX/lock`. Who
+//! wants `blobs/lock` alone does not wait for it where it has another.
 
 mod blobs;
 mod build;
+mod details;
 mod image;
 mod json;
 mod names;
 mod partial;
+mod prune;
 mod record;
 mod remove;
 #[cfg(test)]
 mod tests;
+mod usage;
+mod verify;
 
 use std::path::PathBuf;
 
 pub(super) use blobs::{BlobAdder, PendingBlob};
+pub use details::Details;
 pub use image::{StoredImage, UseLock};
 pub use names::{NameRecord, Origin};
 pub(super) use partial::PartialBlob;
+pub use prune::{Filter, Prunable, Pruned, Pruning};
 pub use remove::{Force, Removed};
+pub use usage::{BlobUsage, Files, ImageUsage, Usage};
+pub use verify::{Damage, Outcome, Refetch, Repair, Wrong};
 
 use self::{image::Loaded, names::LockedNames};
 use super::{

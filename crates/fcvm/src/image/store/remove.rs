@@ -71,7 +71,7 @@ impl Store {
             let names = all.iter().map(ToString::to_string).collect();
             return Err(ImageError::SeveralNames { name: image.to_string(), names });
         }
-        let _use = self.own(&digest, image)?;
+        let _use = self.own(&digest, &image.to_string())?;
         let blobs = self.blobs_of(&digest);
         names.update(|names| names.retain(|_, of| of.image != digest))?;
         self.discard(&digest)?;
@@ -122,7 +122,7 @@ impl Store {
     }
 
     /// The names of the blobs an image refers to, as far as its manifest can be read.
-    fn blobs_of(&self, digest: &Digest) -> HashSet<String> {
+    pub(super) fn blobs_of(&self, digest: &Digest) -> HashSet<String> {
         let manifest = read_verified(&self.directory(digest).join(MANIFEST), *digest).ok().flatten();
         let manifest = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
         let mut blobs = HashSet::from([digest.hex()]);
@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// Locks the image against use, unless a VM uses it.
-    fn own(&self, digest: &Digest, image: &ImageRef) -> Result<Option<File>, ImageError> {
+    pub(super) fn own(&self, digest: &Digest, name: &str) -> Result<Option<File>, ImageError> {
         let path = self.directory(digest).join(LOCK);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -143,7 +143,7 @@ impl Store {
         };
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Err(ImageError::InUse { name: image.to_string() }),
+            Err(TryLockError::WouldBlock) => Err(ImageError::InUse { name: name.to_owned() }),
             Err(TryLockError::Error(source)) => Err(ImageError::Read { path, source }),
         }
     }

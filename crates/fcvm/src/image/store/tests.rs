@@ -11,7 +11,7 @@ use crate::image::{
     disk::DiskError,
     disk::HostBuilder,
     model::{DiskSource, DiskStats},
-    testing::Layout,
+    testing::{Layout, layer_bytes},
     transport,
 };
 use crate::storage::Lock;
@@ -277,4 +277,36 @@ fn blobs_go_with_the_last_image_that_has_them() {
     assert_eq!(count(), 1, "what the image had is gone at once");
     assert!(place.store.collect_blobs(&Unused::All).unwrap() > 0);
     assert_eq!(count(), 0);
+}
+
+#[test]
+fn what_a_registry_has_is_fetched_again() {
+    let place = Place::new();
+    let (source, printer) = (place.source("x"), Printer::from_env());
+    let layer = layer_bytes(&source, 0);
+    let blobs = [source.config.clone(), source.manifest.clone(), layer.clone()];
+    let image = place.store.ensure_disk(source, &printer, &HostBuilder).unwrap();
+    let add = |bytes: &[u8]| place.store.add_blobs().unwrap().add(bytes).unwrap().commit();
+    for bytes in &blobs {
+        add(bytes).unwrap();
+    }
+    let record = NameRecord { image: image.digest, origin: Origin::Registry, upstream: None };
+    let name = "registry.example/x:1".parse().unwrap();
+    place.store.tag(&name, record).unwrap();
+    let verify = |repair: Repair<'_>| place.store.verify_images(&[image.digest], repair, &printer).unwrap();
+    assert_eq!(verify(Repair::No), []);
+
+    let path = place.dir.path().join("blobs/sha256").join(Digest::of(&layer).hex());
+    std::fs::write(&path, "damaged").unwrap();
+    let what = |damaged: &[Damage]| damaged.iter().map(|one| (one.what, one.outcome)).collect::<Vec<_>>();
+    assert_eq!(what(&verify(Repair::No)), [(Wrong::Digest, Outcome::Left)]);
+    let refetch = |asked: &FullName, of: &NameRecord| {
+        assert_eq!((asked, of), (&name, &record));
+        assert!(!path.exists(), "the bad one went first");
+        add(&layer)
+    };
+    assert_eq!(what(&verify(Repair::Yes(Some(&refetch)))), [(Wrong::Digest, Outcome::Repaired)]);
+    assert_eq!(verify(Repair::Yes(Some(&refetch))), []);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(what(&verify(Repair::Yes(None))), [(Wrong::Missing, Outcome::Left)]);
 }

@@ -45,11 +45,27 @@ struct Item {
 
 /// The image of that name, or the only one.
 pub(super) fn read(files: &dyn Files, reference: Option<&ImageName>) -> Result<DiskSource, TransportError> {
+    image(files, choose(files, items(files)?, reference)?)
+}
+
+/// All images.
+pub(super) fn read_all(files: &dyn Files) -> Result<Vec<DiskSource>, TransportError> {
+    let items = items(files)?;
+    if items.is_empty() {
+        return Err(TransportError::Empty { path: files.path().to_owned() });
+    }
+    items.into_iter().map(|item| image(files, item)).collect()
+}
+
+fn items(files: &dyn Files) -> Result<Vec<Item>, TransportError> {
     let bytes = files.read(MANIFEST).map_err(|error| match error {
         TransportError::Missing { path, .. } => TransportError::NotALayout { path, missing: MANIFEST },
         error => error,
     })?;
-    let item = choose(files, json(files, MANIFEST, &bytes)?, reference)?;
+    json(files, MANIFEST, &bytes)
+}
+
+fn image(files: &dyn Files, item: Item) -> Result<DiskSource, TransportError> {
     let config = files.read(&item.config)?;
     if let Some(digest) = digest_in(&item.config) {
         files.check_digest(&item.config, digest, &config)?;

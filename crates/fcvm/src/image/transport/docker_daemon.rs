@@ -140,7 +140,9 @@ async fn write(
         let limit = engines.export;
         let chunk = timeout(limit, response.chunk()).await;
         let chunk = chunk.map_err(|_| EngineError::TimedOut { engine: DOCKER, limit })?;
-        let Some(chunk) = chunk.map_err(|source| EngineError::Broken { source })? else { return Ok(()) };
+        let Some(chunk) = chunk.map_err(|error| EngineError::Broken { source: error.into() })? else {
+            return Ok(());
+        };
         file.write_all(&chunk).map_err(|source| TransportError::Spool { path: cache.to_owned(), source })?;
     }
 }
@@ -155,8 +157,9 @@ impl<'a> Client<'a> {
             DockerHost::Unix(path) => builder.unix_socket(path.as_path()),
             DockerHost::Tcp(_) => builder,
         };
-        let http =
-            builder.build().map_err(|source| EngineError::Unreachable { host: host.to_string(), source })?;
+        let http = builder
+            .build()
+            .map_err(|error| EngineError::Unreachable { host: host.to_string(), source: error.into() })?;
         Ok(Self { host, engines, http })
     }
 
@@ -164,8 +167,10 @@ impl<'a> Client<'a> {
         let limit = if path.ends_with("/get") { self.engines.export } else { self.engines.answer };
         let sent = timeout(limit, self.http.get(self.host.url(path)).send()).await;
         let sent = sent.map_err(|_| EngineError::TimedOut { engine: DOCKER, limit })?;
-        let mut response =
-            sent.map_err(|source| EngineError::Unreachable { host: self.host.to_string(), source })?;
+        let mut response = sent.map_err(|error| EngineError::Unreachable {
+            host: self.host.to_string(),
+            source: error.into(),
+        })?;
         match response.status() {
             status if status.is_success() => Ok(response),
             StatusCode::NOT_FOUND => Err(EngineError::NoImage { engine: DOCKER, name: name.to_owned() }),
@@ -182,7 +187,9 @@ impl<'a> Client<'a> {
 /// All of a small answer; `None` where it is not small.
 async fn bounded(response: &mut Response) -> Result<Option<Vec<u8>>, EngineError> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|source| EngineError::Broken { source })? {
+    while let Some(chunk) =
+        response.chunk().await.map_err(|error| EngineError::Broken { source: error.into() })?
+    {
         bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > MAX_JSON {
             return Ok(None);

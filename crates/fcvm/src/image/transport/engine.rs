@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{TransportError, docker_daemon::DockerHost};
-use crate::hash::Digest;
+use crate::{hash::Digest, http::HttpError};
 
 /// How the engines of this user are reached. None is asked before it is needed.
 #[derive(Debug, Clone)]
@@ -62,9 +62,9 @@ pub enum EngineError {
     #[error("environment variable DOCKER_HOST is `{value}`, which fcvm cannot reach")]
     DockerHost { value: String },
     #[error("no Docker engine can be reached at `{host}`")]
-    Unreachable { host: String, source: reqwest::Error },
+    Unreachable { host: String, source: HttpError },
     #[error("the Docker engine stopped sending")]
-    Broken { source: reqwest::Error },
+    Broken { source: HttpError },
     #[error("the Docker engine answered with status {status}: {said}")]
     Status { status: u16, said: String },
     #[error("failed to start what speaks to the Docker engine")]

@@ -71,6 +71,24 @@ pub fn docker_archive(
     docker_archive::read(&archive, reference)
 }
 
+/// All images of an OCI layout in a directory, or of an OCI or docker archive, told from what is
+/// in it; compressed ones as for [`oci_archive`].
+///
+/// # Errors
+/// Where there is none of these, or an image is not what its digests say.
+pub fn all(path: &Path, cache: &Path) -> Result<Vec<DiskSource>, TransportError> {
+    if path.is_dir() {
+        return oci::read_all(&files::Directory::new(path));
+    }
+    let archive = tar_index::Archive::open(path, cache)?;
+    // Docker writes both in one: the layout has the manifest as it was.
+    if archive.contains("manifest.json") && !archive.contains("index.json") {
+        docker_archive::read_all(&archive)
+    } else {
+        oci::read_all(&archive)
+    }
+}
+
 /// The image with that manifest among the blobs of a data directory.
 ///
 /// # Errors

@@ -21,12 +21,48 @@ const MAX_DEPTH: usize = 4;
 
 /// The image with that tag, or the only one.
 pub(super) fn read(files: &dyn Files, tag: Option<&str>) -> Result<DiskSource, TransportError> {
+    one(files, by_tag(files, index(files)?.manifests, tag)?)
+}
+
+/// All images, each once: those of a tag are one, for several platforms, and so are those without.
+pub(super) fn read_all(files: &dyn Files) -> Result<Vec<DiskSource>, TransportError> {
+    let entries = index(files)?.manifests;
+    if entries.is_empty() {
+        return Err(TransportError::Empty { path: files.path().to_owned() });
+    }
+    let mut tags: Vec<Option<String>> = Vec::new();
+    for tag in entries.iter().map(|entry| tag_of(entry).map(ToOwned::to_owned)) {
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    let mut images: Vec<DiskSource> = Vec::new();
+    for tag in tags {
+        let same: Vec<_> = entries.iter().filter(|entry| tag_of(entry) == tag.as_deref()).cloned().collect();
+        let by_platform = same.iter().all(|entry| entry.platform.is_some());
+        let groups =
+            if by_platform { vec![same] } else { same.into_iter().map(|entry| vec![entry]).collect() };
+        for group in groups {
+            let found = one(files, group)?;
+            match images.iter_mut().find(|image| image.manifest_digest == found.manifest_digest) {
+                Some(image) => image.names.extend(found.names),
+                None => images.push(found),
+            }
+        }
+    }
+    Ok(images)
+}
+
+fn index(files: &dyn Files) -> Result<Index, TransportError> {
     let index = files.read(INDEX).map_err(|error| match error {
         TransportError::Missing { path, .. } => TransportError::NotALayout { path, missing: INDEX },
         error => error,
     })?;
-    let index: Index = json(files, INDEX, &index)?;
-    let entries = by_tag(files, index.manifests, tag)?;
+    json(files, INDEX, &index)
+}
+
+/// The image for this machine of entries that are one image.
+fn one(files: &dyn Files, entries: Vec<Descriptor>) -> Result<DiskSource, TransportError> {
     let names = names(&entries);
     let chosen = by_platform(files, entries, &Platform::host())?;
     image(files, &chosen, names)
