@@ -66,8 +66,11 @@ fn builder_vm() -> anyhow::Result<()> {
     disk::HostBuilder.build(&target, &source)?;
     let ours = print("fcvm", "s", vec![started.elapsed().as_secs_f64()]);
     let selection = select(Choice::Auto)?;
-    let data = DataDir::open(None)?;
-    let assets = Assets::locate(&data, &Overrides::default())?;
+    let data = DataDir::open(std::env::var_os("FCVM_DATA_DIR").map(Into::into))?;
+    // Where the build puts it beside the program that is measured.
+    let agent = Path::new(FCVM).parent().and_then(Path::parent).context("the program is nowhere")?;
+    let agent = Some(agent.join("libexec/fcvm/fc-agent"));
+    let assets = Assets::locate(&data, &Overrides { agent, ..Overrides::default() })?;
     let vms = Vms::new(&data, RuntimeDir::from_env());
     let builder = GuestBuilder { hypervisor: &*selection.hypervisor, assets: &assets, registry: &vms };
     fs::remove_file(&target)?;
