@@ -33,7 +33,8 @@ pub(crate) async fn run(disks: &[PathBuf], reaper: &Reaper) -> anyhow::Result<()
         .env("HOME", "/root");
     let log = File::create_new(LOG).context("failed to create a log")?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let status = reaper.spawn(&mut command).context("failed to start podman")?.await?;
+    let (_, ended) = reaper.spawn(&mut command).context("failed to start podman")?;
+    let status = ended.await?;
     if !status.success() {
         let log = fs::read(LOG).unwrap_or_default();
         let end = &log[log.len().saturating_sub(LOG_END)..];

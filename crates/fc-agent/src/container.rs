@@ -10,29 +10,31 @@
 //! outcome is told: a short container loses nothing.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::Arc,
 };
 
 use anyhow::Context as _;
 use fcvm_link::Stream;
-use fcvm_proto::{Container, Stage, ToHost};
+use fcvm_proto::{Container, Stage, TerminalSize, ToHost};
 use rustix::{
-    fs::inotify,
+    fs::inotify::WatchFlags,
     pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, unix::AsyncFd},
-    net::unix::pipe,
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
 };
 
-use crate::{guest::clock, podman, reaper::Reaper};
+use crate::{
+    descriptor::Descriptor, directory::Directory, exec::Running, guest::clock, podman, reaper::Reaper,
+    terminal::Terminal,
+};
 
 /// Bytes moved at a time: as much as a pipe of ours holds.
 const CHUNK: usize = 256 << 10;
@@ -52,6 +54,15 @@ pub(crate) struct OutputStreams {
     pub(crate) closed: Arc<Notify>,
 }
 
+/// What the host wants of the container while it runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wish {
+    /// A signal for its first process.
+    Signal(i32),
+    /// Another size of its terminal.
+    Resize(TerminalSize),
+}
+
 /// Runs the container to its end; the status as Podman gives it.
 ///
 /// # Errors
@@ -60,30 +71,28 @@ pub(crate) async fn run(
     name: &str,
     container: &Container,
     streams: Streams,
-    mut signals: mpsc::Receiver<i32>,
+    mut wishes: mpsc::Receiver<Wish>,
     outbox: &mpsc::Sender<ToHost>,
     reaper: &Reaper,
+    known: &watch::Sender<Option<Running>>,
 ) -> anyhow::Result<u8> {
-    let mut started =
-        PidFile::watch(Path::new(podman::PID_FILE)).context("failed to watch for the container")?;
-    let (stdout, stdout_end) = output_pipe()?;
-    let (stderr, stderr_end) = output_pipe()?;
+    let mut started = PidFile::watch(podman::PID_FILE.into()).context("failed to watch for the container")?;
     let mut command = Command::new(podman::PROGRAM);
-    command.args(podman::run_arguments(name, container)).stdout(stdout_end).stderr(stderr_end);
-    if container.interactive {
-        let (stdin_end, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
-        command.stdin(stdin_end);
-        tokio::spawn(feed(streams.stdin, pipe::Sender::from_file(File::from(stdin))?));
-    } else {
-        command.stdin(Stdio::null());
-    }
+    command.args(podman::run_arguments(name, container));
+    let ends = Ends::given_to(&mut command, container)?;
     command.env_clear().env("PATH", podman::PATH).env("HOME", "/root");
     reach(outbox, Stage::Prepared).await;
-    let mut ended = reaper.spawn(&mut command).context("failed to start podman")?;
+    let (_, mut ended) = reaper.spawn(&mut command).context("failed to start podman")?;
     // Our copies of the pipes' ends would keep them open.
     drop(command);
-    let stdout = tokio::spawn(output(stdout, streams.stdout));
-    let stderr = tokio::spawn(output(stderr, streams.stderr));
+    let mut outputs = JoinSet::new();
+    outputs.spawn(output(ends.stdout, streams.stdout));
+    if let Some(stderr) = ends.stderr {
+        outputs.spawn(output(stderr, streams.stderr));
+    }
+    if let Some(stdin) = ends.stdin {
+        tokio::spawn(feed(streams.stdin, stdin));
+    }
 
     let mut process: Option<AsyncFd<OwnedFd>> = None;
     let mut running = true;
@@ -91,32 +100,40 @@ pub(crate) async fn run(
         tokio::select! {
             status = &mut ended => break status?,
             pid = started.appeared(), if process.is_none() && running => {
+                let pid = pid?;
+                known.send_replace(fs::read_to_string(podman::ID_FILE).ok().map(|id| Running { id, pid }));
                 reach(outbox, Stage::ContainerStarted).await;
-                match pidfd_open(pid?, PidfdFlags::NONBLOCK) {
+                match pidfd_open(pid, PidfdFlags::NONBLOCK) {
                     Ok(pidfd) => process = Some(crate::sys::watch(pidfd)?),
                     // It has already ended.
                     Err(_) => running = false,
                 }
             }
             () = exited(process.as_ref()), if process.is_some() && running => {
+                known.send_replace(None);
                 reach(outbox, Stage::ContainerEnded).await;
                 running = false;
             }
-            Some(signal) = signals.recv(), if process.is_some() && running => {
-                if let Some(process) = &process
-                    && let Err(error) = crate::sys::pidfd_signal(process.get_ref(), signal)
-                {
-                    tracing::debug!(signal, %error, "the container got no signal");
+            Some(wish) = wishes.recv(), if process.is_some() && running => match (wish, &process) {
+                (Wish::Signal(signal), Some(process)) => {
+                    if let Err(error) = crate::sys::pidfd_signal(process.get_ref(), signal) {
+                        tracing::debug!(signal, %error, "the container got no signal");
+                    }
                 }
-            }
+                (Wish::Resize(size), _) => {
+                    if let Some(terminal) = &ends.terminal {
+                        terminal.resize(size);
+                    }
+                }
+                (Wish::Signal(_), None) => {}
+            },
         }
     };
     // Whatever outlived the container must not keep its output open.
     if let Err(error) = crate::sys::kill_all() {
         tracing::debug!(%error, "no process is left");
     }
-    stdout.await?;
-    stderr.await?;
+    while outputs.join_next().await.is_some() {}
     Ok(code(status))
 }
 
@@ -134,23 +151,57 @@ async fn exited(process: Option<&AsyncFd<OwnedFd>>) {
 }
 
 /// As a shell tells it.
-fn code(status: ExitStatus) -> u8 {
+pub(crate) fn code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-fn output_pipe() -> anyhow::Result<(pipe::Receiver, OwnedFd)> {
+/// Our ends of Podman's standard streams.
+struct Ends {
+    stdin: Option<Arc<Descriptor>>,
+    stdout: Arc<Descriptor>,
+    /// Not where there is a terminal.
+    stderr: Option<Arc<Descriptor>>,
+    terminal: Option<Terminal>,
+}
+
+impl Ends {
+    /// Pipes, or one terminal, whose other ends the command gets.
+    fn given_to(command: &mut Command, container: &Container) -> anyhow::Result<Self> {
+        if let Some(size) = container.terminal {
+            let (terminal, slave) = Terminal::open(size)?;
+            command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
+            // Podman takes a change of its terminal's size for the container's.
+            crate::sys::lead_a_session_with_terminal(command);
+            let end = terminal.end();
+            let stdin = container.interactive.then(|| Arc::clone(end));
+            return Ok(Self { stdin, stdout: Arc::clone(end), stderr: None, terminal: Some(terminal) });
+        }
+        let (stdout, stdout_end) = output_pipe()?;
+        let (stderr, stderr_end) = output_pipe()?;
+        command.stdin(Stdio::null()).stdout(stdout_end).stderr(stderr_end);
+        let mut stdin = None;
+        if container.interactive {
+            let (stdin_end, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+            command.stdin(stdin_end);
+            stdin = Some(Arc::new(Descriptor::new(ours)?));
+        }
+        Ok(Self { stdin, stdout, stderr: Some(stderr), terminal: None })
+    }
+}
+
+fn output_pipe() -> anyhow::Result<(Arc<Descriptor>, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     // Fewer, larger moves; without it all works the same.
     if let Err(error) = fcntl_setpipe_size(&write, CHUNK) {
         tracing::debug!(%error, "pipes keep their size");
     }
-    Ok((pipe::Receiver::from_file(File::from(read))?, write))
+    Ok((Arc::new(Descriptor::new(read)?), write))
 }
 
 /// Moves a pipe's bytes to the host while somebody reads them. Dropping the
 /// pipe then makes the container's next write fail, as in any pipeline.
-async fn output(pipe: pipe::Receiver, host: OutputStreams) {
+async fn output(pipe: Arc<Descriptor>, host: OutputStreams) {
     tokio::select! {
         () = drain(pipe, host.streams) => {}
         () = host.closed.notified() => {}
@@ -159,14 +210,15 @@ async fn output(pipe: pipe::Receiver, host: OutputStreams) {
 
 /// Moves a pipe's bytes to the host's stream until the pipe ends. A stream that
 /// broke is replaced by the next; a chunk that was cut then is sent again.
-async fn drain(mut pipe: pipe::Receiver, mut streams: mpsc::Receiver<Stream>) {
+async fn drain(pipe: Arc<Descriptor>, mut streams: mpsc::Receiver<Stream>) {
     let mut chunk = vec![0; CHUNK];
     let Some(mut stream) = streams.recv().await else { return };
     loop {
         let read = match pipe.read(&mut chunk).await {
             Ok(read) => read,
+            // So a terminal tells that its other end is closed; a pipe does not fail.
             Err(error) => {
-                tracing::warn!(%error, "the container's output cannot be read");
+                tracing::debug!(%error, "the container's output is at its end");
                 0
             }
         };
@@ -188,7 +240,7 @@ async fn drain(mut pipe: pipe::Receiver, mut streams: mpsc::Receiver<Stream>) {
 }
 
 /// Moves the host's input to the container until either ends.
-async fn feed(mut streams: mpsc::Receiver<Stream>, mut pipe: pipe::Sender) {
+async fn feed(mut streams: mpsc::Receiver<Stream>, pipe: Arc<Descriptor>) {
     let Some(mut stream) = streams.recv().await else { return };
     let mut chunk = vec![0; 64 << 10];
     loop {
@@ -204,34 +256,35 @@ async fn feed(mut streams: mpsc::Receiver<Stream>, mut pipe: pipe::Sender) {
     }
 }
 
-/// Waits for the file in which Podman's monitor names the container's process.
-struct PidFile {
-    path: &'static Path,
-    events: AsyncFd<OwnedFd>,
+/// Waits for the file in which Podman's monitor, or the OCI runtime, names a process.
+#[derive(Debug)]
+pub(crate) struct PidFile {
+    path: PathBuf,
+    directory: Directory,
 }
 
 impl PidFile {
-    fn watch(path: &'static Path) -> io::Result<Self> {
+    /// # Errors
+    /// Where its directory cannot be made or watched.
+    pub(crate) fn watch(path: PathBuf) -> io::Result<Self> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory)?;
-        let events = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
-        let wanted = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::MOVED_TO;
-        inotify::add_watch(&events, directory, wanted)?;
-        Ok(Self { path, events: crate::sys::watch(events)? })
+        let directory = Directory::watch(directory, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
+        Ok(Self { path, directory })
     }
 
     /// Not lossy when cancelled: what counts is the file.
-    async fn appeared(&mut self) -> anyhow::Result<Pid> {
+    ///
+    /// # Errors
+    /// Where the directory cannot be watched any more.
+    pub(crate) async fn appeared(&mut self) -> anyhow::Result<Pid> {
         loop {
-            if let Ok(text) = fs::read_to_string(self.path)
+            if let Ok(text) = fs::read_to_string(&self.path)
                 && let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw)
             {
                 return Ok(pid);
             }
-            let mut ready = self.events.readable().await?;
-            let mut events = [0; 4096];
-            while rustix::io::read(ready.get_inner(), &mut events).is_ok_and(|read| read > 0) {}
-            ready.clear_ready();
+            self.directory.changed().await?;
         }
     }
 }

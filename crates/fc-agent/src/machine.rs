@@ -4,16 +4,17 @@ use std::{path::PathBuf, sync::Arc};
 
 use fcvm_link::Stream;
 use fcvm_proto::{BootPlan, Failure, FailureKind, Job, Outcome, Port, ToHost};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     build,
-    container::{self, OutputStreams},
+    container::{self, OutputStreams, Wish},
+    exec::{Execs, Running},
     guest, init,
     reaper::Reaper,
 };
 
-/// Streams and signals that wait for a job to take them.
+/// Streams and wishes that wait for a job to take them.
 const QUEUE: usize = 64;
 
 /// The guest's one job and the ends of its streams.
@@ -26,9 +27,12 @@ pub(crate) struct Machine {
     streams: [mpsc::Sender<Stream>; 3],
     /// Of output and of error output.
     closed: [Arc<Notify>; 2],
-    signals: mpsc::Sender<i32>,
+    wishes: mpsc::Sender<Wish>,
+    execs: Execs,
     /// Taken by the job.
-    ends: Option<(container::Streams, mpsc::Receiver<i32>)>,
+    running: Option<watch::Sender<Option<Running>>>,
+    /// Taken by the job.
+    ends: Option<(container::Streams, mpsc::Receiver<Wish>)>,
 }
 
 impl Machine {
@@ -40,21 +44,24 @@ impl Machine {
         let (stdin, stdin_end) = mpsc::channel(QUEUE);
         let (stdout, stdout_end) = mpsc::channel(QUEUE);
         let (stderr, stderr_end) = mpsc::channel(QUEUE);
-        let (signals, signals_end) = mpsc::channel(QUEUE);
+        let (wishes, wishes_end) = mpsc::channel(QUEUE);
         let closed = [Arc::new(Notify::new()), Arc::new(Notify::new())];
         let streams = container::Streams {
             stdin: stdin_end,
             stdout: OutputStreams { streams: stdout_end, closed: Arc::clone(&closed[0]) },
             stderr: OutputStreams { streams: stderr_end, closed: Arc::clone(&closed[1]) },
         };
+        let (running, runs) = watch::channel(None);
         Self {
+            execs: Execs::new(reaper.clone(), runs),
+            running: Some(running),
             outbox,
             reaper,
             root: Some(root),
             streams: [stdin, stdout, stderr],
             closed,
-            signals,
-            ends: Some((streams, signals_end)),
+            wishes,
+            ends: Some((streams, wishes_end)),
         }
     }
 
@@ -66,6 +73,9 @@ impl Machine {
             Port::Stdout => stdout,
             Port::Stderr => stderr,
             Port::Control => return tracing::warn!("a second control stream was closed"),
+            Port::Exec | Port::ExecStdin | Port::ExecStdout | Port::ExecStderr => {
+                return self.execs.attach(port, stream);
+            }
         };
         if queue.try_send(stream).is_err() {
             tracing::debug!(?port, "nobody wants the stream");
@@ -82,24 +92,26 @@ impl Machine {
         }
     }
 
-    /// A signal for the container; kept until it runs.
-    pub(crate) fn signal(&self, signal: i32) {
-        if self.signals.try_send(signal).is_err() {
-            tracing::debug!(signal, "nobody wants the signal");
+    /// A wish for the container; kept until it runs.
+    pub(crate) fn wish(&self, wish: Wish) {
+        if self.wishes.try_send(wish).is_err() {
+            tracing::debug!(?wish, "nobody wants it");
         }
     }
 
     /// Starts the job, once: a repeated plan is that of a host that reconnected.
     pub(crate) fn start(&mut self, plan: BootPlan) {
-        let (Some(root), Some((streams, signals))) = (self.root.take(), self.ends.take()) else {
+        let taken = (self.root.take(), self.ends.take(), self.running.take());
+        let (Some(root), Some((streams, wishes)), Some(running)) = taken else {
             return tracing::debug!("the job has already been started");
         };
         let (outbox, reaper) = (self.outbox.clone(), self.reaper.clone());
         tokio::spawn(async move {
-            let outcome =
-                work(plan, root, streams, signals, &outbox, &reaper).await.unwrap_or_else(|failure| {
+            let outcome = work(plan, root, streams, wishes, &outbox, &reaper, &running).await.unwrap_or_else(
+                |failure| {
                     Outcome::Failed(Failure { kind: failure.kind, message: format!("{:#}", failure.error) })
-                });
+                },
+            );
             drop(outbox.send(ToHost::Ended(outcome)).await);
         });
     }
@@ -125,9 +137,10 @@ async fn work(
     plan: BootPlan,
     root: anyhow::Result<init::Disks>,
     streams: container::Streams,
-    signals: mpsc::Receiver<i32>,
+    wishes: mpsc::Receiver<Wish>,
     outbox: &mpsc::Sender<ToHost>,
     reaper: &Reaper,
+    running: &watch::Sender<Option<Running>>,
 ) -> Result<Outcome, JobError> {
     let disks = root.map_err(disk_error)?;
     if !PathBuf::from(crate::podman::PROGRAM).exists() {
@@ -141,7 +154,8 @@ async fn work(
                 disks.others.first().ok_or_else(|| anyhow::anyhow!("the machine has no image disk"))?;
             init::mount_image(image).map_err(disk_error)?;
             let status =
-                container::run(&plan.identity.name, &container, streams, signals, outbox, reaper).await?;
+                container::run(&plan.identity.name, &container, streams, wishes, outbox, reaper, running)
+                    .await?;
             Ok(Outcome::Status(status))
         }
         Job::BuildImage => {

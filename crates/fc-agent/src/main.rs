@@ -14,7 +14,10 @@
 
 mod build;
 mod container;
+mod descriptor;
 mod device;
+mod directory;
+mod exec;
 mod guest;
 mod init;
 mod log;
@@ -24,6 +27,7 @@ mod power;
 mod reaper;
 mod session;
 mod sys;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -8,21 +8,22 @@ pub(crate) const PROGRAM: &str = "/usr/bin/podman";
 pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where Podman writes the process id of the container's first process.
 pub(crate) const PID_FILE: &str = "/run/fcvm/container.pid";
+/// Where Podman writes the container's id.
+pub(crate) const ID_FILE: &str = "/run/fcvm/container.id";
 
 /// Arguments of `podman run` for a container.
 ///
 /// The container shares the VM's network and its streams are Podman's own
-/// (`passthrough`): nothing copies the output, nothing can lose its end. It is
-/// not removed afterwards, as the whole disk goes. Podman would have an image's
+/// (`passthrough`): nothing copies the output, nothing can lose its end. Only a
+/// terminal is the container's own, and Podman's is one beside it. It is not removed afterwards, as the whole disk goes. Podman would have an image's
 /// health checks run by timers of systemd, which there is not.
 pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
     let mut arguments: Vec<String> =
-        ["run", "--pull=never", "--network=host", "--log-driver=passthrough", "--no-healthcheck"]
-            .map(String::from)
-            .into();
+        ["run", "--pull=never", "--network=host", "--no-healthcheck"].map(String::from).into();
     let mut option = |name: &str, value: &str| arguments.push(format!("--{name}={value}"));
     option("name", name);
     option("pidfile", PID_FILE);
+    option("cidfile", ID_FILE);
     for (name, value) in &container.env {
         option("env", &format!("{name}={value}"));
     }
@@ -44,6 +45,15 @@ pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
     {
         if let Some(value) = value {
             option(name, value);
+        }
+    }
+    match container.terminal {
+        None => option("log-driver", "passthrough"),
+        Some(_) => {
+            // The host has the log, and the keys.
+            option("log-driver", "none");
+            option("detach-keys", "");
+            option("tty", "true");
         }
     }
     for (name, given) in [

@@ -41,11 +41,11 @@ impl Reaper {
         Ok(reaper)
     }
 
-    /// Starts a process; the receiver gets its status.
+    /// Starts a process; its id, and the receiver of its status.
     ///
     /// # Errors
     /// Where it cannot be started.
-    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<oneshot::Receiver<ExitStatus>> {
+    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<(Pid, oneshot::Receiver<ExitStatus>)> {
         // Held across the spawn, so that an early end finds its waiter.
         let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn()?;
@@ -53,6 +53,6 @@ impl Reaper {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the kernel gave an impossible process id"))?;
         awaited.insert(pid, waiter);
-        Ok(status)
+        Ok((pid, status))
     }
 }

@@ -11,7 +11,7 @@ use fcvm_link::{
 use fcvm_proto::{Hello, PROTOCOL, Port, ToGuest, ToHost, session::SessionId};
 use tokio::sync::mpsc;
 
-use crate::{device, guest::clock, init::Guest, log, machine::Machine, reaper::Reaper};
+use crate::{container::Wish, device, guest::clock, init::Guest, log, machine::Machine, reaper::Reaper};
 
 /// Messages to the host that wait: log lines beyond are dropped.
 const OUTBOX: usize = 256;
@@ -83,7 +83,8 @@ async fn session(
         tokio::select! {
             order = ordered.recv() => match order {
                 Some(ToGuest::Start(plan)) => machine.start(*plan),
-                Some(ToGuest::Signal(signal)) => machine.signal(signal),
+                Some(ToGuest::Signal(signal)) => machine.wish(Wish::Signal(signal)),
+                Some(ToGuest::Resize(size)) => machine.wish(Wish::Resize(size)),
                 Some(ToGuest::OutputClosed(port)) => machine.close_output(port),
                 Some(ToGuest::PowerOff) => break End::PowerOff,
                 None => break End::SessionOver,

@@ -54,6 +54,17 @@ pub(crate) fn pidfd_signal(pidfd: &impl std::os::fd::AsFd, signal: i32) -> io::R
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has a program lead a session of its own, with its standard input as the session's terminal.
+pub(crate) fn lead_a_session_with_terminal(command: &mut std::process::Command) {
+    let prepare = || {
+        rustix::process::setsid()?;
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only two system calls are made, neither allocates or locks.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, prepare) };
+}
+
 /// A process that ended: its id and its wait status; `None` where none is waiting to be reaped.
 pub(crate) fn reap() -> Option<(Pid, std::process::ExitStatus)> {
     let mut status = 0;

@@ -1,5 +1,6 @@
 //! The boot plan: everything the host wants of this guest, in one message.
 
+use crate::TerminalSize;
 use serde::{Deserialize, Serialize};
 
 /// The host's answer to [`Hello`](crate::Hello).
@@ -80,4 +81,6 @@ pub struct Container {
     pub ulimits: Vec<String>,
     /// Whether the host opens a [`Port::Stdin`](crate::Port::Stdin) stream.
     pub interactive: bool,
+    /// A terminal of that size for the container; it has no error output then.
+    pub terminal: Option<TerminalSize>,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::BootPlan;
+use crate::{BootPlan, TerminalSize};
 
 /// The agent's first message in every session. Its leading fields never change
 /// their place, so that any two versions can tell each other apart.
@@ -33,6 +33,8 @@ pub enum ToGuest {
     Signal(i32),
     /// Nobody reads the output of this port any more: the container's writes to it fail from now on.
     OutputClosed(u32),
+    /// The host's terminal has another size, and the container's is to have it.
+    Resize(TerminalSize),
     /// Sync the disks and power off.
     PowerOff,
 }
@@ -86,6 +88,12 @@ pub enum FailureKind {
     Base,
     /// Anything else.
     Other,
+    /// The container does not run, yet or any more.
+    NotRunning,
+    /// A command is not there.
+    NotFound,
+    /// A command cannot be executed.
+    NotExecutable,
 }
 
 /// A line of the agent's log.
@@ -147,9 +155,9 @@ mod tests {
         assert_eq!(
             frame::encode(&ToGuest::Start(Box::new(plan))).unwrap(),
             [
-                34, 0, 0, 0, // length
+                35, 0, 0, 0, // length
                 0, 1, b'i', 1, b'n', 1, b'h', 3, 1, 4, 1, 1, b'a', 1, b'b', 1, 1, b'd', // plan
-                0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
+                0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
             ]
         );
         let cases: [(ToHost, &[u8]); 4] = [

@@ -3,7 +3,7 @@
 //! Pure data: no I/O, no async. A stream between the two carries *frames*
 //! ([`frame`]): a length and a postcard-encoded message. Which messages travel
 //! on a stream follows from its [`Port`]: the control port speaks [`ToGuest`]
-//! and [`ToHost`]; the output and input ports carry raw bytes.
+//! and [`ToHost`]; the output and input ports carry raw bytes; more commands have the [`exec`] ports.
 //!
 //! The first message on the control port is the agent's [`Hello`]. The host
 //! answers with [`ToGuest::Start`] and its [`BootPlan`].
@@ -12,15 +12,17 @@
 
 pub mod boot;
 pub mod control;
+pub mod exec;
 pub mod frame;
 pub mod port;
 pub mod session;
 
 pub use boot::{BootPlan, Container, Identity, Job, Network};
 pub use control::{Failure, FailureKind, Hello, LogLevel, LogRecord, Outcome, Stage, ToGuest, ToHost};
+pub use exec::{ExecEvent, ExecOrder, ExecRequest, ExecTarget, TerminalSize};
 pub use frame::{FrameError, MAX_FRAME};
 pub use port::Port;
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;

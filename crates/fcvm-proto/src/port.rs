@@ -13,6 +13,14 @@ pub enum Port {
     Stdout = 3,
     /// Raw bytes of the container's standard error, guest to host.
     Stderr = 4,
+    /// Framed messages of one more command: see [`exec`](crate::exec).
+    Exec = 5,
+    /// Such a command's standard input, host to guest: its id, then raw bytes.
+    ExecStdin = 6,
+    /// Its standard output, or its terminal's: the host sends the id, the guest raw bytes.
+    ExecStdout = 7,
+    /// Its standard error, likewise.
+    ExecStderr = 8,
 }
 
 impl Port {
@@ -30,6 +38,10 @@ impl Port {
             2 => Some(Self::Stdin),
             3 => Some(Self::Stdout),
             4 => Some(Self::Stderr),
+            5 => Some(Self::Exec),
+            6 => Some(Self::ExecStdin),
+            7 => Some(Self::ExecStdout),
+            8 => Some(Self::ExecStderr),
             _ => None,
         }
     }
@@ -42,12 +54,21 @@ mod tests {
     /// These numbers are the protocol.
     #[test]
     fn numbers_are_frozen_and_round_trip() {
-        let frozen = [(Port::Control, 1), (Port::Stdin, 2), (Port::Stdout, 3), (Port::Stderr, 4)];
+        let frozen = [
+            (Port::Control, 1),
+            (Port::Stdin, 2),
+            (Port::Stdout, 3),
+            (Port::Stderr, 4),
+            (Port::Exec, 5),
+            (Port::ExecStdin, 6),
+            (Port::ExecStdout, 7),
+            (Port::ExecStderr, 8),
+        ];
         for (port, number) in frozen {
             assert_eq!(port.number(), number);
             assert_eq!(Port::from_number(number), Some(port));
         }
         assert_eq!(Port::from_number(0), None);
-        assert_eq!(Port::from_number(5), None);
+        assert_eq!(Port::from_number(9), None);
     }
 }

@@ -74,6 +74,9 @@ pub struct Run {
     /// Forward standard input
     #[arg(short, long)]
     pub interactive: bool,
+    /// A terminal for the container
+    #[arg(short, long)]
+    pub tty: bool,
     /// Remove the container and its VM when it ends: always so
     #[arg(long)]
     pub rm: bool,

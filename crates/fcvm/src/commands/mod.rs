@@ -1,5 +1,6 @@
 //! One file per command: arguments in, calls to the domain modules, output.
 
+mod environment;
 pub mod image;
 pub mod login;
 pub mod logout;

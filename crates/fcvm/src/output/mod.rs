@@ -8,9 +8,11 @@ mod printer;
 mod progress;
 mod prompt;
 mod table;
+mod terminal;
 
 pub use logging::init_logging;
 pub use printer::{Printer, sanitize};
 pub use progress::{Progress, Unit};
 pub use prompt::{PromptError, ask, ask_secret};
 pub use table::{ago, table};
+pub use terminal::{RawMode, USUAL_SIZE, terminal_size};

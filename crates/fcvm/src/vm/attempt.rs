@@ -21,12 +21,12 @@ use super::{
     input,
     outputs::Outputs,
     run::{Input, Plan, random},
-    signals::Signals,
+    signals::{Signals, Sizes},
     spool::Done,
 };
 use crate::{
     hypervisor::{Hypervisor, Machine, Stop},
-    output::sanitize,
+    output::{RawMode, sanitize},
     process::Owner,
     state::{Claim, HealthStatus, Status},
 };
@@ -37,7 +37,7 @@ const ENTROPY: usize = 64;
 const DYING: Duration = Duration::from_secs(5);
 
 /// Output and error output of a container.
-type Streams = Option<(Stream, Stream)>;
+type Streams = Option<(Stream, Option<Stream>)>;
 
 /// A launched machine on its way through its states.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(super) struct Attempt<'a> {
     messages: Tail,
     stopped: watch::Receiver<Option<Stop>>,
     started: bool,
+    /// Ours, while the container has it.
+    terminal: Option<RawMode>,
 }
 
 impl<'a> Attempt<'a> {
@@ -87,6 +89,7 @@ impl<'a> Attempt<'a> {
             messages,
             stopped: machine.stopped,
             started: false,
+            terminal: None,
         })
     }
 
@@ -105,13 +108,20 @@ impl<'a> Attempt<'a> {
         tracing::debug!(target: "agent", build = %sanitize(&guest.hello.build), kernel = %sanitize(&guest.hello.kernel), "hello");
         let filling = async {
             if let Some((stdout, stderr)) = streams {
-                tokio::join!(outputs.stdout.fill(stdout), outputs.stderr.fill(stderr));
+                let stderr = async {
+                    if let Some(stderr) = stderr {
+                        outputs.stderr.fill(stderr).await;
+                    }
+                };
+                tokio::join!(outputs.stdout.fill(stdout), stderr);
             }
         };
         tokio::pin!(filling);
         let mut filled = false;
         let mut told = [false; 2];
         let mut interrupted = false;
+        let mut sizes =
+            Sizes::listen().map_err(|source| VmError::Host { what: "listen to signals", source })?;
         let mut outcome = None;
         let status = loop {
             if let Some(status) = outcome.filter(|_| filled) {
@@ -133,6 +143,9 @@ impl<'a> Attempt<'a> {
                     }
                     interrupted |= Signals::ends(signal);
                     guest.order(ToGuest::Signal(signal));
+                }
+                size = sizes.next(), if self.plan.has_terminal() => {
+                    guest.order(ToGuest::Resize(size));
                 }
                 done = outputs.stdout.done(), if !told[0] && !filled => {
                     told[0] = true;
@@ -175,7 +188,15 @@ impl<'a> Attempt<'a> {
             let guest = Guest::connect(link, key, id, plan).await?;
             // Only a container has output.
             let streams = match job {
-                Job::Container(_) => Some((guest.open(Port::Stdout).await?, guest.open(Port::Stderr).await?)),
+                Job::Container(container) => {
+                    let stdout = guest.open(Port::Stdout).await?;
+                    // A terminal is one stream.
+                    let stderr = match container.terminal {
+                        Some(_) => None,
+                        None => Some(guest.open(Port::Stderr).await?),
+                    };
+                    Some((stdout, stderr))
+                }
                 Job::BuildImage => None,
             };
             Ok((guest, streams))
@@ -224,6 +245,11 @@ impl<'a> Attempt<'a> {
                         state.started = Some(Timestamp::now());
                     })?;
                     if self.plan.input == Input::Inherited {
+                        // Not before: Ctrl-C ends a boot.
+                        if self.plan.has_terminal() {
+                            self.terminal = RawMode::set()
+                                .map_err(|source| VmError::Host { what: "set up the terminal", source })?;
+                        }
                         self.forward_input(guest);
                     }
                 }

@@ -34,6 +34,13 @@ pub struct Plan {
     pub input: Input,
 }
 
+impl Plan {
+    /// Whether the container has a terminal.
+    pub(super) fn has_terminal(&self) -> bool {
+        matches!(&self.job, Job::Container(container) if container.terminal.is_some())
+    }
+}
+
 /// Where the container's input comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {

@@ -2,10 +2,13 @@
 
 use std::io;
 
+use fcvm_proto::TerminalSize;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
+
+use crate::output::terminal_size;
 
 /// What a container may want to hear of. The others are fcvm's own or cannot be caught.
 fn forwarded() -> [SignalKind; 6] {
@@ -54,5 +57,34 @@ impl Signals {
     /// Whether it asks the program to end.
     pub(super) fn ends(number: i32) -> bool {
         number == SignalKind::interrupt().as_raw_value() || number == SignalKind::terminate().as_raw_value()
+    }
+}
+
+/// Sizes of our terminal, as they change.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    changes: Signal,
+}
+
+impl Sizes {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// Where the handler cannot be installed.
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self { changes: signal(SignalKind::window_change())? })
+    }
+
+    /// The next size. Cancel-safe.
+    pub(super) async fn next(&mut self) -> TerminalSize {
+        loop {
+            // The signal comes as long as the runtime lives.
+            if self.changes.recv().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+            if let Some(size) = terminal_size() {
+                return size;
+            }
+        }
     }
 }

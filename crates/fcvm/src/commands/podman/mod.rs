@@ -1,6 +1,5 @@
 //! `fcvm podman`.
 
-mod environment;
 mod run;
 
 use std::process::ExitCode;

@@ -5,15 +5,15 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use fcvm_proto::{Container, Job};
 
-use super::environment;
 use crate::{
     cli::podman::{Builder, Run},
+    commands::environment,
     hypervisor::{self, Access, Disk, HypervisorError, Selection},
     image::{
         self, ImageError, Store, StoredImage,
         disk::{DiskBuilder, HostBuilder, WithFallback},
     },
-    output::Printer,
+    output::{Printer, USUAL_SIZE, terminal_size},
     setup::{self, Assets, Overrides, Rebuild},
     state::{NewVm, Registry, RuntimeDir},
     storage::DataDir,
@@ -22,6 +22,9 @@ use crate::{
 
 pub(super) fn run(arguments: Run, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
     let mut timings = Timings::start();
+    if arguments.tty && arguments.interactive && !printer.stdin_is_terminal() {
+        printer.warn("standard input is no terminal: the container's terminal takes it as it comes");
+    }
     let container = container(&arguments)?;
     let selection = choose(&arguments, data, printer)?;
     let overrides = Overrides::from(arguments.sources.clone());
@@ -116,6 +119,7 @@ fn container(arguments: &Run) -> anyhow::Result<Container> {
         cap_drop: arguments.cap_drop.clone(),
         ulimits: arguments.ulimit.clone(),
         interactive: arguments.interactive,
+        terminal: arguments.tty.then(|| terminal_size().unwrap_or(USUAL_SIZE)),
     })
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 
 /// An environment option cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EnvironmentError {
+pub(in crate::commands) enum EnvironmentError {
     /// The file cannot be read.
     #[error("failed to read environment file `{path}`")]
     Read { path: PathBuf, source: io::Error },
@@ -14,7 +14,7 @@ pub(super) enum EnvironmentError {
 }
 
 /// The container's variables: files first, then options, the last of a name winning.
-pub(super) fn collect(
+pub(in crate::commands) fn collect(
     files: &[PathBuf],
     options: &[String],
     host: &BTreeMap<String, String>,
@@ -58,7 +58,7 @@ fn set(
 }
 
 /// This process's variables, those that are text.
-pub(super) fn host() -> BTreeMap<String, String> {
+pub(in crate::commands) fn host() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()

@@ -1,0 +1,64 @@
+//! Commands in the VM itself.
+
+use std::{io, os::unix::process::CommandExt as _, process::Command, sync::Arc};
+
+use fcvm_proto::{ExecRequest, FailureKind};
+use rustix::fs::{Mode, OFlags, open};
+
+use super::{
+    Refusal,
+    launch::{Launched, Pipes, Place, Started},
+    users,
+};
+use crate::{podman, reaper::Reaper, terminal::Terminal};
+
+/// Starts a command in the VM.
+///
+/// # Errors
+/// Where there is no such command or user.
+pub(super) fn launch(request: &ExecRequest, reaper: &Reaper) -> Result<Launched, Refusal> {
+    let [program, arguments @ ..] = request.command.as_slice() else {
+        return Err(anyhow::anyhow!("there is no command").into());
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", podman::PATH)
+        .env("HOME", "/root")
+        .current_dir(request.workdir.as_deref().unwrap_or("/root"));
+    if let Some(wanted) = &request.user {
+        let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let user = users::look_up(&root, wanted)?;
+        command.uid(user.uid).gid(user.gid).env("HOME", user.home);
+    }
+    let mut terminal = None;
+    let pipes = match request.terminal {
+        Some(size) => {
+            let (master, slave) = Terminal::open(size)?;
+            command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
+            command.env("TERM", "xterm");
+            crate::sys::lead_a_session_with_terminal(&mut command);
+            let pipes = Pipes::terminal(&master, request.interactive);
+            terminal = Some(Arc::new(master));
+            pipes
+        }
+        None => {
+            let pipes = Pipes::of(request, &mut command)?;
+            command.process_group(0);
+            pipes
+        }
+    };
+    command.envs(request.env.iter().map(|(name, value)| (name, value)));
+    let place = Place::new(request)?;
+    let (pid, ended) = reaper.spawn(&mut command).map_err(|error| refused(program, &error))?;
+    Ok(Launched { ended, started: Started::Known(pid), pipes, terminal, place })
+}
+
+fn refused(program: &str, error: &io::Error) -> Refusal {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => FailureKind::NotFound,
+        _ => FailureKind::NotExecutable,
+    };
+    Refusal { kind, message: format!("`{program}` in the VM: {error}") }
+}

@@ -1,0 +1,63 @@
+//! `fcvm exec`: one more command in a VM that runs.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use fcvm_proto::{ExecRequest, ExecTarget};
+
+use super::environment;
+use crate::{
+    cli::exec::Args,
+    output::{Printer, USUAL_SIZE, terminal_size},
+    state::{Registry, RuntimeDir, StateError, VmState},
+    storage::DataDir,
+    vm,
+};
+
+/// Runs `fcvm exec`.
+///
+/// # Errors
+/// Where the VM does not run, or the command cannot be run in it.
+pub fn run(args: Args, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let registry = Registry::new(data, RuntimeDir::from_env());
+    let (vm, command) = addressed(&args, &registry)?;
+    anyhow::ensure!(!command.is_empty(), "no command was given for VM `{}`", vm.name);
+    if args.tty && args.interactive && !printer.stdin_is_terminal() {
+        printer.warn("standard input is no terminal: the command's terminal takes it as it comes");
+    }
+    let target = if args.machine { ExecTarget::Machine } else { ExecTarget::Container };
+    let request = ExecRequest {
+        id: vm::exec_id()?,
+        target,
+        command,
+        env: environment::collect(&args.env_file, &args.env, &environment::host())?,
+        workdir: args.workdir,
+        user: args.user,
+        privileged: args.privileged,
+        terminal: args.tty.then(|| terminal_size().unwrap_or(USUAL_SIZE)),
+        interactive: args.interactive,
+        detach: args.detach,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("failed to start the runtime")?;
+    let ended = runtime.block_on(vm::exec(&vm, &registry, &request));
+    // A thread that reads input ends with the process.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(ended?))
+}
+
+/// The VM and the command. With a PID there is no name: all words are the command's.
+fn addressed(args: &Args, registry: &Registry) -> Result<(VmState, Vec<String>), StateError> {
+    match (args.pid, &args.vm) {
+        (Some(pid), first) => {
+            let vm = registry.find_process(pid)?;
+            Ok((vm, first.iter().chain(&args.command).cloned().collect()))
+        }
+        (None, Some(name)) => Ok((registry.find(name)?, args.command.clone())),
+        // The command line demands one of them.
+        (None, None) => Err(StateError::Unknown { name: String::new() }),
+    }
+}

@@ -1,0 +1,250 @@
+//! `fcvm exec`, the host's end: a command in a guest that runs, and its streams.
+//!
+//! The protocol is in [`fcvm_proto::exec`]; the owner of the VM only passes streams on. A thread per
+//! output copies to ours, so that a reader that stops stops nothing else.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::fd::AsFd as _,
+    thread,
+};
+
+use fcvm_link::channel::{ChannelError, Receiver, Sender};
+use fcvm_proto::{ExecEvent, ExecOrder, ExecRequest, FailureKind, Port, exec::EXEC_ID_LEN};
+use rustix::fd::OwnedFd;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::UnixStream,
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use super::{
+    control::{Client, ControlError},
+    input,
+    run::random,
+    signals::{Signals, Sizes},
+};
+use crate::{
+    output::{RawMode, sanitize},
+    state::{Registry, VmState},
+};
+
+/// Bytes copied at a time.
+const CHUNK: usize = 64 << 10;
+
+/// A command could not be run in a VM, or its end is not known.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecError {
+    /// The VM's owner could not be reached.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The agent refused.
+    #[error("{message}")]
+    Refused {
+        /// What kind of failure.
+        kind: FailureKind,
+        /// The agent's words, cleaned.
+        message: String,
+    },
+    /// The VM ended, or its owner, before the command did.
+    #[error("the VM ended before the command did")]
+    Gone,
+    /// The conversation broke.
+    #[error("the connection to the guest broke")]
+    Broken(#[source] ChannelError),
+    /// The command's output could not be written.
+    #[error("failed to write the command's output")]
+    Output(#[source] io::Error),
+    /// Something of this process failed.
+    #[error("failed to {what}")]
+    Host {
+        /// What was attempted.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The user interrupted twice.
+    #[error("interrupted by signal {signal}")]
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
+    },
+}
+
+impl ExecError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Control(error) => error.hint(),
+            Self::Refused { kind: FailureKind::NotRunning, .. } => {
+                Some("--vm runs the command in the VM itself".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// The status that tells it, as Podman's does.
+    #[must_use]
+    pub fn status(&self) -> Option<u8> {
+        match self {
+            Self::Refused { kind: FailureKind::NotExecutable, .. } => Some(126),
+            Self::Refused { kind: FailureKind::NotFound, .. } => Some(127),
+            Self::Interrupted { signal } => u8::try_from(128 + signal).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// Random bytes for [`ExecRequest::id`].
+///
+/// # Errors
+/// Where the kernel gives none.
+pub fn exec_id() -> Result<[u8; EXEC_ID_LEN], ExecError> {
+    random().map_err(|_| ExecError::Host { what: "get random bytes", source: io::ErrorKind::Other.into() })
+}
+
+/// Runs a command in a VM to its end; its status. Our standard streams are its own; where it has a
+/// terminal and takes input, ours is in raw mode meanwhile.
+///
+/// # Errors
+/// Where it cannot be run, or its end is not known.
+pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> Result<u8, ExecError> {
+    let host = |what| move |source| ExecError::Host { what, source };
+    let mut signals = Signals::listen().map_err(host("listen to signals"))?;
+    let mut sizes = Sizes::listen().map_err(host("listen to signals"))?;
+    let open = async |port| Ok::<_, ExecError>(Client::connect(vm, registry).await?.stream(port).await?);
+
+    let (read, write) = open(Port::Exec).await?.into_split();
+    let mut sender = Sender::<ExecRequest, _>::new(write);
+    sender.send(request).await.map_err(ExecError::Broken)?;
+    let mut orders = sender.retype::<ExecOrder>();
+    let mut tasks = JoinSet::new();
+    let mut events = events(Receiver::new(read), &mut tasks);
+    let mut raw = None;
+    let mut outputs = Vec::new();
+    let mut interrupted = false;
+    let status = loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(Ok(ExecEvent::Accepted)) if !request.detach => {
+                    if request.terminal.is_some() && request.interactive {
+                        raw = RawMode::set().map_err(host("set up the terminal"))?;
+                    }
+                    let stdout = named(open(Port::ExecStdout).await?, request).await?;
+                    outputs.push(copy(stdout, io::stdout().as_fd().try_clone_to_owned())?);
+                    if request.terminal.is_none() {
+                        let stderr = named(open(Port::ExecStderr).await?, request).await?;
+                        outputs.push(copy(stderr, io::stderr().as_fd().try_clone_to_owned())?);
+                    }
+                    if request.interactive {
+                        let stdin = named(open(Port::ExecStdin).await?, request).await?;
+                        tasks.spawn(input::copy(stdin));
+                    }
+                }
+                Some(Ok(ExecEvent::Accepted)) => {}
+                Some(Ok(ExecEvent::Started)) if request.detach => break 0,
+                Some(Ok(ExecEvent::Started)) => {}
+                Some(Ok(ExecEvent::Ended(status))) => break status,
+                Some(Ok(ExecEvent::Failed(failure))) => {
+                    let (kind, message) = (failure.kind, sanitize(&failure.message));
+                    return Err(ExecError::Refused { kind, message });
+                }
+                Some(Err(error)) => return Err(ExecError::Broken(error)),
+                None => return Err(ExecError::Gone),
+            },
+            signal = signals.next() => {
+                if Signals::ends(signal) && interrupted {
+                    return Err(ExecError::Interrupted { signal });
+                }
+                interrupted |= Signals::ends(signal);
+                order(&mut orders, ExecOrder::Signal(signal)).await;
+            }
+            size = sizes.next(), if request.terminal.is_some() => {
+                order(&mut orders, ExecOrder::Resize(size)).await;
+            }
+        }
+    };
+    // All of it is on its way; a reader that does not read may be given up.
+    for output in outputs {
+        tokio::select! {
+            written = output => match written {
+                Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    return Err(ExecError::Output(error));
+                }
+                _ => {}
+            },
+            signal = signals.next() => return Err(ExecError::Interrupted { signal }),
+        }
+    }
+    drop(raw);
+    Ok(status)
+}
+
+/// Reads events in a task of its own: reading cannot be called off half way.
+fn events(
+    mut receiver: Receiver<ExecEvent, tokio::net::unix::OwnedReadHalf>,
+    tasks: &mut JoinSet<()>,
+) -> mpsc::Receiver<Result<ExecEvent, ChannelError>> {
+    let (sender, events) = mpsc::channel(4);
+    tasks.spawn(async move {
+        while let Some(event) = receiver.receive().await.transpose() {
+            let broken = event.is_err();
+            if sender.send(event).await.is_err() || broken {
+                return;
+            }
+        }
+    });
+    events
+}
+
+async fn order(
+    orders: &mut Sender<ExecOrder, tokio::net::unix::OwnedWriteHalf>,
+    order: ExecOrder,
+) {
+    if let Err(error) = orders.send(&order).await {
+        tracing::debug!(%error, "the guest takes no more orders");
+    }
+}
+
+/// A stream that says whose it is.
+async fn named(mut stream: UnixStream, request: &ExecRequest) -> Result<UnixStream, ExecError> {
+    stream.write_all(&request.id).await.map_err(|_| ExecError::Gone)?;
+    Ok(stream)
+}
+
+/// Copies to one of our outputs until either ends. Where ours ends first, closing the stream makes
+/// the command's next write fail.
+fn copy(
+    stream: UnixStream,
+    target: io::Result<OwnedFd>,
+) -> Result<oneshot::Receiver<io::Result<()>>, ExecError> {
+    let failed = |source| ExecError::Host { what: "prepare for the command's output", source };
+    let mut stream = stream.into_std().map_err(failed)?;
+    stream.set_nonblocking(false).map_err(failed)?;
+    let mut target = std::fs::File::from(target.map_err(failed)?);
+    let (report, done) = oneshot::channel();
+    let copying = move || {
+        let mut chunk = vec![0; CHUNK];
+        let copied = loop {
+            match stream.read(&mut chunk) {
+                Ok(0) => break Ok(()),
+                Ok(read) => {
+                    if let Err(error) = target.write_all(&chunk[..read]) {
+                        break Err(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The VM is gone; that is told by another.
+                Err(_) => break Ok(()),
+            }
+        };
+        drop(stream);
+        drop(report.send(copied));
+    };
+    thread::Builder::new().name("output".into()).spawn(copying).map_err(failed)?;
+    Ok(done)
+}
