@@ -27,6 +27,7 @@ mod proxy;
 mod registry;
 mod rootfs;
 mod running;
+mod screen;
 mod skip;
 #[cfg(test)]
 mod tests;
@@ -42,4 +43,5 @@ pub use proxy::{Act, Arrived, Proxy, Rule};
 pub use registry::{Format, REGISTRY_PROGRAMS, Registry, RegistryOptions};
 pub use rootfs::{Entry, Layer};
 pub use running::{Output, Running};
+pub use screen::Screen;
 pub use skip::{is_root, needs_programs, needs_root, skip};

@@ -1,0 +1,81 @@
+//! Terminals, as a user sees them.
+
+use fcvm_testkit::{Screen, TestEnv};
+
+const FCVM: &str = env!("CARGO_BIN_EXE_fcvm");
+
+fn at_a_terminal() -> Option<(TestEnv, Screen)> {
+    let env = TestEnv::for_vms(FCVM)?;
+    let screen = Screen::new(&env, 90, 24)?;
+    Some((env, screen))
+}
+
+#[test]
+fn vm_a_shell_has_a_terminal_of_our_size() {
+    let Some((_env, screen)) = at_a_terminal() else { return };
+    screen.line("$FCVM podman run -it hello sh; echo status: $?");
+    screen.wait_for("/ #");
+    screen.line("stty size; tty; echo $TERM");
+    let text = screen.wait_for("xterm");
+    assert!(text.contains("24 90") && text.contains("/dev/pts/0"), "{text}");
+    screen.resize(70, 18);
+    // Until the news has come all the way.
+    screen.line("until stty size | grep -x '18 70'; do :; done; echo resi''zed");
+    screen.wait_for("resized");
+    // The keys are the container's: Ctrl-C ends what runs in the shell, and not the shell.
+    screen.line("echo wait''ing; sleep 1000");
+    screen.wait_for("waiting");
+    screen.key("C-c");
+    screen.line("echo still he''re");
+    screen.wait_for("still here");
+    screen.line("exit 7");
+    screen.wait_for("status: 7");
+    screen.wait_for_prompt();
+    screen.assert_sane();
+}
+
+#[test]
+fn vm_full_screen_programs_follow_the_size() {
+    let Some((_env, screen)) = at_a_terminal() else { return };
+    screen.line("$FCVM podman run -it hello sh -c 'seq 100 > f; busybox vi f'");
+    let rows = |text: &str| text.trim_end().lines().map(str::to_owned).collect::<Vec<_>>();
+    let shows = |height: usize| {
+        move |text: &str| {
+            let rows = rows(text);
+            let numbers = (1..height).map(|number| number.to_string());
+            rows.len() == height && rows.iter().zip(numbers).all(|(row, number)| *row == number)
+        }
+    };
+    screen.wait_until("23 lines", shows(24));
+    screen.resize(60, 12);
+    screen.wait_until("11 lines", shows(12));
+    screen.resize(100, 30);
+    screen.wait_until("29 lines", shows(30));
+    screen.line(":q");
+    screen.wait_for_prompt();
+    screen.assert_sane();
+}
+
+#[test]
+fn vm_ctrl_c_ends_a_boot_and_leaves_the_terminal_as_it_was() {
+    let Some((_env, screen)) = at_a_terminal() else { return };
+    for (filter, moment) in [("qemu=debug", "starting"), ("console=debug", "DEBUG console")] {
+        screen.line(&format!("RUST_LOG={filter} $FCVM podman run -it hello sh; echo status: $?"));
+        screen.wait_for(moment);
+        screen.key("C-c");
+        screen.wait_for("status: 130");
+        screen.wait_for_prompt();
+        screen.assert_sane();
+    }
+}
+
+#[test]
+fn vm_a_terminal_needs_none_of_ours() {
+    let Some(env) = TestEnv::for_vms(FCVM) else { return };
+    let out = env.run(&["-t", "hello", "sh", "-c", "stty size; echo error >&2; tty"]).run();
+    out.assert_code(0);
+    // A terminal ends lines with both characters, and has one output.
+    assert_eq!(out.stdout(), "24 80\r\nerror\r\n/dev/pts/0\r\n", "{}", out.stderr);
+    let lost = env.run(&["-t", "hello", "nosuch"]).run();
+    lost.assert_code(127);
+}
