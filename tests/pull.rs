@@ -493,6 +493,26 @@ fn damage_that_is_found_is_repaired_from_the_registry() {
 }
 
 #[test]
+fn the_environments_proxy_is_used() {
+    let Some(place) = Place::new() else { return };
+    place.registry.push(&image("x"), "app:1", Format::Oci);
+    let pull = |variables: &[(&str, &str)]| {
+        let command = place.env.fcvm().args(["image", "pull", "-q", "--tls-verify=false"]);
+        // Nobody else knows where that is.
+        let command = command.arg("registry.example/app:1");
+        variables.iter().fold(command, |command, (name, value)| command.env(name, value)).run()
+    };
+    let proxy = format!("http://{}", place.proxy.address());
+    let refused = pull(&[("HTTP_PROXY", &proxy), ("NO_PROXY", "other.example,registry.example")]);
+    refused.assert_code(125);
+    assert!(refused.stderr.contains("proxies are taken from"), "{}", refused.stderr);
+    assert_eq!(place.proxy.arrived(), []);
+    pull(&[("HTTP_PROXY", &proxy), ("NO_PROXY", "other.example")]).assert_code(0);
+    assert!(place.proxy.count("GET", "http://registry.example/v2/app/blobs/") >= 4);
+    assert_eq!(place.names(), ["\"registry.example/app:1\""]);
+}
+
+#[test]
 fn root_a_full_disk_is_told_and_the_store_stays_whole() {
     if !needs_root() {
         return;
