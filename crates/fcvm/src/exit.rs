@@ -21,11 +21,13 @@ use crate::{
     setup::SetupError,
     state::StateError,
     storage::DataDirError,
-    vm::VmError,
+    vm::{VmError, control::ControlError},
 };
 
 /// fcvm itself failed.
 pub const FAILED: u8 = 125;
+/// What Podman ends with where a container did not start.
+pub const NOT_STARTED: std::ops::RangeInclusive<u8> = FAILED..=127;
 
 /// The advice of the first error in the chain that has any.
 #[must_use]
@@ -49,6 +51,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| of(cause, SetupError::hint))
             .or_else(|| of(cause, StateError::hint))
             .or_else(|| of(cause, VmError::hint))
+            .or_else(|| of(cause, ControlError::hint))
             .or_else(|| of(cause, denied))
     })
 }

@@ -1,11 +1,19 @@
 //! The command line: clap types only, one file per command; no I/O.
 
+pub mod completions;
 pub mod image;
+pub mod inspect;
+pub mod kill;
 pub mod login;
+pub mod logs;
 pub mod ls;
 pub mod podman;
 pub mod registry;
+pub mod rm;
 pub mod setup;
+pub mod size;
+pub mod stop;
+pub mod wait;
 
 use clap::{Parser, Subcommand};
 
@@ -15,6 +23,9 @@ use clap::{Parser, Subcommand};
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
+    /// Set by fcvm for the process that it leaves in the background
+    #[arg(long, hide = true)]
+    pub supervisor: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -46,6 +57,12 @@ pub enum Command {
     #[command(subcommand)]
     Podman(podman::Command),
     Ls(ls::Args),
+    Logs(logs::Args),
+    Stop(stop::Args),
+    Kill(kill::Args),
+    Wait(wait::Args),
+    Rm(rm::Args),
+    Inspect(inspect::Args),
     Login(login::Login),
     Logout(login::Logout),
     /// Manage images
@@ -53,4 +70,5 @@ pub enum Command {
     Image(image::Command),
     /// Install kernel, base disk and initrd
     Setup(setup::Args),
+    Completions(completions::Args),
 }

@@ -10,7 +10,7 @@ mod prompt;
 mod table;
 
 pub use logging::init_logging;
-pub use printer::{Printer, sanitize};
+pub use printer::{Printer, RawOutput, sanitize};
 pub use progress::{Progress, Unit};
 pub use prompt::{PromptError, ask, ask_secret};
 pub use table::{ago, table};
