@@ -1,8 +1,9 @@
 //! Life with VMs in the background: start, log, stop, end.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::{
     fs,
-    io::Write as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -222,7 +223,7 @@ fn vm_of_a_supervisor_that_was_killed_the_record_and_log_are_left() {
     let id = detach(&env, &["--name", "web"], &format!("echo ready; {LOOP}"));
     wait_for_log(&env, "web", "ready");
     let waiting = env.fcvm().args(["wait", "web"]).spawn();
-    waiting_is_connected(&env, waiting.pid());
+    wait_until_it_watches(&env, waiting.pid());
     kill_process(pid(&inspect(&env, "web"), "owner"), Signal::KILL).unwrap();
     let waited = waiting.wait();
     waited.assert_code(125);
@@ -246,15 +247,15 @@ fn vm_of_a_supervisor_that_was_killed_the_record_and_log_are_left() {
     env.assert_nothing_left();
 }
 
-/// Waits until a process has a socket, or nothing else to do.
-fn waiting_is_connected(env: &TestEnv, pid: i32) {
+/// Waits until a process watches what becomes of a VM.
+fn wait_until_it_watches(env: &TestEnv, pid: i32) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    let has_socket = || {
+    let watches = || {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         open.filter_map(|file| fs::read_link(file.path()).ok())
             .any(|file| file.to_string_lossy().contains("inotify"))
     };
-    while !has_socket() {
+    while !watches() {
         assert!(Instant::now() < deadline, "{:?}", env.processes());
         std::thread::yield_now();
     }
@@ -313,7 +314,6 @@ fn vm_fifty_megabytes_of_output_are_bounded() {
     fcvm(&env, &["logs", "--tail", "1", &id]).assert_stdout("end");
     fcvm(&env, &["rm", "--force", &id]).assert_stdout(&id);
     env.assert_nothing_left();
-    std::io::stderr().flush().unwrap();
 }
 
 #[test]
@@ -322,7 +322,6 @@ fn completions_are_scripts() {
     for shell in ["bash", "zsh", "fish"] {
         let script = fcvm(&env, &["completions", shell]).ok();
         assert!(script.contains("podman") && script.contains("logs"), "{shell}");
-        assert!(!script.contains("--supervisor"), "{shell}");
     }
     fcvm(&env, &["ls"]).assert_code(0);
 }

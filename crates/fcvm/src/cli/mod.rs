@@ -23,9 +23,6 @@ use clap::{Parser, Subcommand};
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
-    /// Set by fcvm for the process that it leaves in the background
-    #[arg(long, hide = true)]
-    pub supervisor: bool,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -52,7 +52,7 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
     if let Command::Completions(args) = &cli.command {
         return completions::run(args, printer);
     }
-    let role = if cli.supervisor { podman::Role::Supervisor } else { podman::Role::User };
+    let role = podman::Role::of_this_process();
     let data = DataDir::open(cli.global.data_dir)?;
     collect_garbage(&data);
     match cli.command {

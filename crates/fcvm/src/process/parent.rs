@@ -63,10 +63,11 @@ impl Parent {
             };
             report.send_replace(Some(heard));
             // After the announcement whoever made it looks at the answer.
-            if !heard && !announcement.load(Ordering::SeqCst) {
-                if let Err(error) = kill_process(getpid(), Signal::TERM) {
-                    tracing::warn!(%error, "nobody wants this VM, and it cannot end itself");
-                }
+            if !heard
+                && !announcement.load(Ordering::SeqCst)
+                && let Err(error) = kill_process(getpid(), Signal::TERM)
+            {
+                tracing::warn!(%error, "nobody wants this VM, and it cannot end itself");
             }
         })?;
         Ok(Self { stream, announced, answer })

@@ -247,7 +247,10 @@ impl Registry {
         for entry in fs::read_dir(self.directory(&state.id)).into_iter().flatten() {
             let entry = entry.map_err(error)?;
             if !entry.file_name().as_encoded_bytes().starts_with(LOG_FILE.as_bytes()) {
-                gone(fs_err::remove_file(entry.path())).map_err(error)?;
+                let path = entry.path();
+                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                gone(if is_directory { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) })
+                    .map_err(error)?;
             }
         }
         gone(fs_err::remove_dir_all(self.runtime.of(&state.id))).map_err(error)?;

@@ -14,6 +14,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+use super::SUPERVISOR;
 use crate::{
     commands,
     output::Printer,
@@ -102,11 +103,7 @@ async fn end(supervisor: &mut Child) -> std::io::Result<std::process::ExitStatus
 
 /// This program, with these arguments, in this directory.
 fn supervisor(socket: UnixStream) -> std::io::Result<Child> {
-    let mut arguments = env::args_os();
     let mut command = Command::new("/proc/self/exe");
-    if let Some(name) = arguments.next() {
-        command.arg0(name);
-    }
-    command.arg("--supervisor").args(arguments);
+    command.arg0(SUPERVISOR).args(env::args_os().skip(1));
     command.stdin(OwnedFd::from(socket)).stdout(Stdio::null()).spawn()
 }

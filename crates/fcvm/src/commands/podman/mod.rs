@@ -20,6 +20,20 @@ pub enum Role {
     Supervisor,
 }
 
+/// What a supervisor is called, as its argument 0: no option, so that no user finds it.
+const SUPERVISOR: &str = "fcvm-supervisor";
+
+impl Role {
+    /// What this process was started as.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        match std::env::args_os().next() {
+            Some(name) if name == SUPERVISOR => Self::Supervisor,
+            _ => Self::User,
+        }
+    }
+}
+
 /// Runs `fcvm podman`.
 ///
 /// # Errors
