@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _};
 
 /// Streams that may be open at once on one pipe.
-const MAX_STREAMS: usize = 256;
+const MAX_STREAMS: usize = 512;
 /// Bytes that all streams together may have in flight towards us: yamux asks
 /// for 256 KiB a stream at least; the rest lets busy streams grow their windows.
 const RECEIVE_WINDOW: usize = MAX_STREAMS * (256 << 10) + (32 << 20);

@@ -45,6 +45,16 @@ impl Port {
             _ => None,
         }
     }
+
+    /// Whether a program on the host may have a stream to it, by way of the VM's owner. The
+    /// others are the owner's alone.
+    #[must_use]
+    pub const fn client_may_open(self) -> bool {
+        match self {
+            Self::Control | Self::Stdin | Self::Stdout | Self::Stderr => false,
+            Self::Exec | Self::ExecStdin | Self::ExecStdout | Self::ExecStderr => true,
+        }
+    }
 }
 
 #[cfg(test)]

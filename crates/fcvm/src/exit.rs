@@ -21,11 +21,13 @@ use crate::{
     setup::SetupError,
     state::StateError,
     storage::DataDirError,
-    vm::VmError,
+    vm::{ExecError, VmError, control::ControlError},
 };
 
 /// fcvm itself failed.
 pub const FAILED: u8 = 125;
+/// What Podman ends with where a container did not start.
+pub const NOT_STARTED: std::ops::RangeInclusive<u8> = FAILED..=127;
 
 /// The advice of the first error in the chain that has any.
 #[must_use]
@@ -40,6 +42,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         // One line per error type of ours that gives advice.
         of(cause, DataDirError::hint)
             .or_else(|| of(cause, HypervisorError::hint))
+            .or_else(|| of(cause, ExecError::hint))
             .or_else(|| of(cause, ImageError::hint))
             .or_else(|| of(cause, CredentialsError::hint))
             .or_else(|| of(cause, NameError::hint))
@@ -49,6 +52,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| of(cause, SetupError::hint))
             .or_else(|| of(cause, StateError::hint))
             .or_else(|| of(cause, VmError::hint))
+            .or_else(|| of(cause, ControlError::hint))
             .or_else(|| of(cause, denied))
     })
 }
@@ -63,17 +67,23 @@ fn denied(error: &io::Error) -> Option<String> {
     })
 }
 
+/// The code that tells an error.
+#[must_use]
+pub fn code(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(|cause| cause.downcast_ref::<ExecError>()?.status()).unwrap_or(FAILED)
+}
+
 /// The code for a command that the user interrupted.
 #[must_use]
 pub fn interruption(error: &anyhow::Error) -> Option<u8> {
-    const SIGINT: u8 = 2;
+    const SIGINT: i32 = 2;
     error.chain().find_map(|cause| {
-        if let Some(PromptError::Interrupted) = cause.downcast_ref() {
-            return Some(128 + SIGINT);
-        }
-        match cause.downcast_ref() {
-            Some(VmError::Interrupted { signal }) => u8::try_from(128 + signal).ok(),
-            _ => None,
-        }
+        let signal = match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
+            (Some(VmError::Interrupted { signal }), _, _) => *signal,
+            (_, Some(ExecError::Interrupted { signal }), _) => *signal,
+            (_, _, Some(PromptError::Interrupted)) => SIGINT,
+            _ => return None,
+        };
+        u8::try_from(128 + signal).ok()
     })
 }

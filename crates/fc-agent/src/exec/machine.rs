@@ -26,7 +26,12 @@ pub(super) fn launch(request: &ExecRequest, reaper: &Reaper) -> Result<Launched,
         .env_clear()
         .env("PATH", podman::PATH)
         .env("HOME", "/root")
-        .current_dir(request.workdir.as_deref().unwrap_or("/root"));
+        // Nobody else may go to root's home.
+        .current_dir(request.workdir.as_deref().unwrap_or(if request.user.is_some() {
+            "/"
+        } else {
+            "/root"
+        }));
     if let Some(wanted) = &request.user {
         let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let user = users::look_up(&root, wanted)?;

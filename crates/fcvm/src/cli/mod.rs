@@ -1,11 +1,20 @@
 //! The command line: clap types only, one file per command; no I/O.
 
+pub mod completions;
+pub mod exec;
 pub mod image;
+pub mod inspect;
+pub mod kill;
 pub mod login;
+pub mod logs;
 pub mod ls;
 pub mod podman;
 pub mod registry;
+pub mod rm;
 pub mod setup;
+pub mod size;
+pub mod stop;
+pub mod wait;
 
 use clap::{Parser, Subcommand};
 
@@ -46,6 +55,13 @@ pub enum Command {
     #[command(subcommand)]
     Podman(podman::Command),
     Ls(ls::Args),
+    Exec(exec::Args),
+    Logs(logs::Args),
+    Stop(stop::Args),
+    Kill(kill::Args),
+    Wait(wait::Args),
+    Rm(rm::Args),
+    Inspect(inspect::Args),
     Login(login::Login),
     Logout(login::Logout),
     /// Manage images
@@ -53,4 +69,5 @@ pub enum Command {
     Image(image::Command),
     /// Install kernel, base disk and initrd
     Setup(setup::Args),
+    Completions(completions::Args),
 }

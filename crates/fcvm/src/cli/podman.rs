@@ -2,11 +2,12 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use super::{registry::Access, setup::Sources};
+use super::{registry::Access, setup::Sources, size};
 use crate::{
     hypervisor::Choice,
     image::{ImageRef, PullPolicy},
     state::VmName,
+    vm::log::LEAST_LIMIT,
 };
 
 /// Subcommands of `fcvm podman`.
@@ -77,9 +78,21 @@ pub struct Run {
     /// A terminal for the container
     #[arg(short, long)]
     pub tty: bool,
-    /// Remove the container and its VM when it ends: always so
+    /// Run in the background, and print the VM's id once the container runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Remove the VM's record and log when it ends: in the foreground always so
     #[arg(long)]
     pub rm: bool,
+    /// Write the VM's id to a file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub cidfile: Option<PathBuf>,
+    /// Write the PID of the VM's fcvm process to a file
+    #[arg(long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+    /// How long the container's log may get, with a unit: b, k, m or g; the oldest goes first
+    #[arg(long, default_value = "100m", value_name = "SIZE")]
+    pub log_max_size: LogSize,
     /// When to fetch the image
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub pull: PullPolicy,
@@ -159,18 +172,7 @@ impl FromStr for Memory {
 
     /// As Podman: a number and a unit of 1024, bytes without one. Rounded up to MiB.
     fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
-            "" | "b" => Some(0),
-            "k" | "kb" | "kib" => Some(10),
-            "m" | "mb" | "mib" => Some(20),
-            "g" | "gb" | "gib" => Some(30),
-            "t" | "tb" | "tib" => Some(40),
-            _ => None,
-        };
-        let number = digits.parse::<u64>().ok();
-        let bytes = number.zip(unit).and_then(|(number, shift)| number.checked_mul(1 << shift));
-        let bytes = bytes.ok_or("an amount of memory is a number and a unit: 512m, 2g")?;
+        let bytes = size::parse(text).ok_or("an amount of memory is a number and a unit: 512m, 2g")?;
         let mib = u32::try_from(bytes.div_ceil(1 << 20)).map_err(|_| "no machine has that much memory")?;
         if mib < Self::LEAST_MIB {
             return Err(format!(
@@ -179,6 +181,22 @@ impl FromStr for Memory {
             ));
         }
         Ok(Self(mib))
+    }
+}
+
+/// The length of a log, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogSize(pub u64);
+
+impl FromStr for LogSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes = size::parse(text).ok_or("a size is a number and a unit: 10m, 1g")?;
+        if bytes < LEAST_LIMIT {
+            return Err(format!("a log needs {} KiB at least", LEAST_LIMIT >> 10));
+        }
+        Ok(Self(bytes))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use fcvm_proto::{ExecRequest, ExecTarget};
 
 use super::environment;
@@ -38,15 +37,7 @@ pub fn run(args: Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exit
         interactive: args.interactive,
         detach: args.detach,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .context("failed to start the runtime")?;
-    let ended = runtime.block_on(vm::exec(&vm, &registry, &request));
-    // A thread that reads input ends with the process.
-    runtime.shutdown_background();
-    Ok(ExitCode::from(ended?))
+    Ok(ExitCode::from(super::block_on(vm::exec(&vm, &registry, &request))??))
 }
 
 /// The VM and the command. With a PID there is no name: all words are the command's.

@@ -1,15 +1,25 @@
 //! One file per command: arguments in, calls to the domain modules, output.
 
+pub mod completions;
 mod environment;
+pub mod exec;
 pub mod image;
+pub mod inspect;
+pub mod kill;
 pub mod login;
 pub mod logout;
+pub mod logs;
 pub mod ls;
 pub mod podman;
+pub mod rm;
 pub mod setup;
+pub mod stop;
+mod targets;
+pub mod wait;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 
 use crate::{
@@ -34,22 +44,51 @@ pub fn main() -> ExitCode {
                 return ExitCode::from(code);
             }
             printer.error(&error, exit::hint(&error).as_deref());
-            ExitCode::from(exit::FAILED)
+            ExitCode::from(exit::code(&error))
         }
     }
 }
 
 fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
+    // It is for the shell's start, where nothing else may happen.
+    if let Command::Completions(args) = &cli.command {
+        return completions::run(args, printer);
+    }
+    let role = podman::Role::of_this_process();
     let data = DataDir::open(cli.global.data_dir)?;
     collect_garbage(&data);
     match cli.command {
-        Command::Podman(command) => podman::run(command, &data, printer),
+        Command::Podman(command) => podman::run(command, role, &data, printer),
         Command::Ls(args) => ls::run(&args, &data, printer),
+        Command::Exec(args) => exec::run(args, &data, printer),
+        Command::Logs(args) => logs::run(args, &data, printer),
+        Command::Stop(args) => stop::run(&args, &data, printer),
+        Command::Kill(args) => kill::run(&args, &data, printer),
+        Command::Wait(args) => wait::run(&args, &data, printer),
+        Command::Rm(args) => rm::run(&args, &data, printer),
+        Command::Inspect(args) => inspect::run(&args, &data, printer),
         Command::Login(args) => login::run(&args, printer),
         Command::Logout(args) => logout::run(&args, printer),
         Command::Image(command) => image::run(command, &data, printer),
         Command::Setup(args) => setup::run(args, &data, printer),
+        Command::Completions(args) => completions::run(&args, printer),
     }
+}
+
+/// Waits for what is done asynchronously. Threads that wait for a reader or for input end with
+/// the process.
+///
+/// # Errors
+/// Where the runtime cannot be started.
+fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("failed to start the runtime")?;
+    let output = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(output)
 }
 
 /// Every command first removes what a killed one left.

@@ -11,7 +11,7 @@ mod table;
 mod terminal;
 
 pub use logging::init_logging;
-pub use printer::{Printer, sanitize};
+pub use printer::{Printer, RawOutput, sanitize};
 pub use progress::{Progress, Unit};
 pub use prompt::{PromptError, ask, ask_secret};
 pub use table::{ago, table};

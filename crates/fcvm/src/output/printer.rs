@@ -18,6 +18,15 @@ pub struct Printer {
     notes: bool,
 }
 
+/// Where bytes go that are passed on as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawOutput {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
 impl Printer {
     /// A printer for this process's streams, honouring `NO_COLOR` and `TERM=dumb`.
     #[must_use]
@@ -47,6 +56,25 @@ impl Printer {
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result,
+        }
+    }
+
+    /// Writes bytes as they are, to standard error or standard output; `false` where nobody reads
+    /// them any more.
+    ///
+    /// # Errors
+    /// Whatever else writing returns.
+    pub fn raw(&self, to: RawOutput, bytes: &[u8]) -> io::Result<bool> {
+        let written = match to {
+            RawOutput::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(bytes).and_then(|()| out.flush())
+            }
+            RawOutput::Stderr => io::stderr().lock().write_all(bytes),
+        };
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            written => written.map(|()| true),
         }
     }
 

@@ -2,7 +2,11 @@
 //! apart from a later process of the same number.
 
 mod owner;
+mod parent;
+mod signal;
 mod sys;
 
 pub use owner::Owner;
+pub use parent::{ACKNOWLEDGED, Parent};
+pub use signal::{ParseSignalError, SignalNumber};
 pub use sys::die_with_parent;

@@ -83,7 +83,11 @@ impl Owner {
         }
     }
 
-    fn send(&self, signal: Signal) -> io::Result<Option<OwnedFd>> {
+    /// A descriptor that is readable once that very process has ended; `None` where it has.
+    ///
+    /// # Errors
+    /// Where the kernel gives none.
+    pub fn pidfd(&self) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
@@ -91,9 +95,11 @@ impl Owner {
             Err(error) => return Err(error.into()),
         };
         // The descriptor names whoever has the number now; only then is it known to be the same.
-        if !self.is_alive() {
-            return Ok(None);
-        }
+        Ok(self.is_alive().then_some(pidfd))
+    }
+
+    fn send(&self, signal: Signal) -> io::Result<Option<OwnedFd>> {
+        let Some(pidfd) = self.pidfd()? else { return Ok(None) };
         match pidfd_send_signal(&pidfd, signal) {
             Ok(()) => Ok(Some(pidfd)),
             Err(Errno::SRCH) => Ok(None),

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::VmName;
+use super::{Status, VmName};
 
 /// A VM could not be recorded, found or removed.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,52 @@ pub enum StateError {
         name: VmName,
         /// The short id of its owner.
         id: String,
+    },
+    /// There is no such VM.
+    #[error("no VM `{name}`")]
+    Unknown {
+        /// The name or the beginning of an id.
+        name: String,
+    },
+    /// No VM's fcvm process has this PID.
+    #[error("process {pid} has no VM")]
+    NoProcess {
+        /// The PID.
+        pid: i32,
+    },
+    /// Several ids begin so.
+    #[error("`{prefix}` is the beginning of the ids of several VMs: {ids}")]
+    Ambiguous {
+        /// The beginning.
+        prefix: String,
+        /// Short ids.
+        ids: String,
+    },
+    /// It cannot be removed while it runs.
+    #[error("VM `{name}` is {status}")]
+    Alive {
+        /// Its name.
+        name: VmName,
+        /// What it does.
+        status: Status,
+    },
+    /// Something of it could not be removed.
+    #[error("failed to remove what is left of VM `{name}`")]
+    Remove {
+        /// Its name.
+        name: VmName,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Changes of the record could not be watched.
+    #[error("failed to watch `{path}`")]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The lock could not be taken.
     #[error(transparent)]
@@ -62,7 +108,17 @@ impl StateError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NameTaken { .. } => Some("choose another --name; `fcvm ls` lists the VMs there are".into()),
+            Self::NameTaken { .. } => Some(
+                "choose another --name; `fcvm ls --all` lists the VMs there are, `fcvm rm` removes one"
+                    .into(),
+            ),
+            Self::Unknown { .. } | Self::NoProcess { .. } => {
+                Some("`fcvm ls --all` lists the VMs there are".into())
+            }
+            Self::Ambiguous { .. } => Some("give more of the id, or the name".into()),
+            Self::Alive { name, .. } => {
+                Some(format!("`fcvm stop {name}` ends it, `fcvm rm --force {name}` kills and removes it"))
+            }
             Self::Foreign { .. } => Some("set FCVM_RUNTIME_DIR to a directory of your own".into()),
             Self::Write { source, .. } | Self::Create { source, .. }
                 if source.kind() == io::ErrorKind::StorageFull =>

@@ -1,6 +1,6 @@
 //! The state file: one JSON object per VM.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use super::{VmId, VmName};
 use crate::{hash::Digest, process::Owner};
 
 /// Version of the state file. A file of a newer one is left alone.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What is known about a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,10 +40,25 @@ pub struct VmState {
     pub health_status: HealthStatus,
     /// The container's status once it has ended.
     pub exit_code: Option<u8>,
+    /// Why there is no exit code, where a VM ended without one.
+    #[serde(default)]
+    pub error: Option<String>,
     /// When the VM was created.
     pub created: Timestamp,
     /// When the container started.
     pub started: Option<Timestamp>,
+    /// When the VM ended.
+    #[serde(default)]
+    pub finished: Option<Timestamp>,
+    /// Whether it runs in the background: its record and log then stay when it has ended.
+    #[serde(default)]
+    pub detached: bool,
+    /// Whether nothing of it is to stay, also in the background.
+    #[serde(default)]
+    pub remove: bool,
+    /// The user's labels of the container.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Virtual CPUs.
     pub cpus: u8,
     /// Memory in MiB.
@@ -54,6 +69,20 @@ pub struct VmState {
     pub snapshot_name: Option<String>,
     /// Published ports: host address, guest port.
     pub ports: Vec<(SocketAddr, u16)>,
+}
+
+impl VmState {
+    /// Whether its owner lives and has not yet done all it does.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.status != Status::Exited && self.owner.is_alive()
+    }
+
+    /// Whether record and log stay when it ends: one that never ran is gone.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.detached && !self.remove && self.started.is_some()
+    }
 }
 
 /// What kind of process owns a VM.
@@ -80,6 +109,8 @@ pub enum Status {
     Running,
     /// The container has ended; what is left is being drained and removed.
     Stopping,
+    /// All has ended; record and log are left.
+    Exited,
 }
 
 /// What health checks say.
@@ -103,6 +134,26 @@ impl std::fmt::Display for Status {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Stopping => "stopping",
+            Self::Exited => "exited",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of format 1, as a VM of the fcvm before this one has it while both run.
+    #[test]
+    fn format_1_is_read() {
+        let text = r#"{"format":1,"id":"0123456789abcdef0123456789abcdef","name":"web","process_type":"vm",
+            "owner":{"pid":1,"start_time":2,"boot_id":"b"},"hypervisor_process":null,"hypervisor":"qemu",
+            "image":"hello","image_digest":null,"command":["sh"],"status":"running",
+            "health_status":"healthy","exit_code":null,"created":"2026-11-21T17:00:00Z",
+            "started":"2026-11-21T17:00:01Z","cpus":1,"memory_mib":256,"serve_pid":null,
+            "snapshot_name":null,"ports":[]}"#;
+        let state: VmState = serde_json::from_str(text).unwrap();
+        assert!(!state.is_kept() && !state.is_alive(), "{state:?}");
+        assert_eq!((state.status, state.finished, state.error), (Status::Running, None, None));
     }
 }

@@ -1,24 +1,32 @@
 //! VMs on disk: who they are, who owns them, what a crash left.
 //!
 //! ```text
-//!   claim --state file, then directories--> recorded --release--> gone
-//!                                              |
-//!                    owner dies without release: collected by the next command
+//!   claim --state file, then directories--> recorded --ends--> gone
+//!                                              |  \
+//!                                              |   `--ends, detached without --rm--> exited --rm--> gone
+//!                                              |                                       ^
+//!                                              |  owner dies: the next command         |
+//!                                              `--does for it what it did not----------'
 //! ```
 //! The state file comes first and goes last, so that nothing exists without a
-//! file that names its owner. Names are unique among the living: they are
-//! claimed under one lock.
+//! file that names its owner. Of an exited VM its record and its log are left.
+//! Names are unique among all that are recorded: they are claimed under one lock.
 
+mod claim;
 mod error;
+mod find;
 mod format;
 mod names;
 mod registry;
 mod runtime_dir;
 mod usage;
+mod watch;
 
+pub use claim::Claim;
 pub use error::StateError;
 pub use format::{FORMAT, HealthStatus, ProcessType, Status, VmState};
 pub use names::{NameError, VmId, VmName};
-pub use registry::{Claim, NewVm, Registry};
+pub use registry::{LOG_FILE, Life, NewVm, Registry};
 pub use runtime_dir::RuntimeDir;
 pub use usage::Usage;
+pub use watch::{Event, Watch};

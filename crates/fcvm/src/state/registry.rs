@@ -1,13 +1,16 @@
 //! All VMs of a data directory.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{FORMAT, HealthStatus, ProcessType, RuntimeDir, StateError, Status, VmId, VmName, VmState};
+use super::{
+    Claim, FORMAT, HealthStatus, ProcessType, RuntimeDir, StateError, Status, VmId, VmName, VmState,
+};
 use crate::{
     process::Owner,
     storage::{AtomicFile, DataDir, Lock, TEMPORARY_PREFIX},
@@ -16,6 +19,9 @@ use jiff::Timestamp;
 
 /// How long a killed hypervisor may take to give its memory back.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);
+
+/// The container's log and, with more behind the name, the older part of it.
+pub const LOG_FILE: &str = "container.log";
 
 /// The state files of a data directory.
 #[derive(Debug, Clone)]
@@ -39,15 +45,21 @@ pub struct NewVm {
     pub cpus: u8,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// What becomes of it.
+    pub life: Life,
+    /// The user's labels of the container.
+    pub labels: BTreeMap<String, String>,
 }
 
-/// A recorded VM of this process. Dropped, everything of it is removed.
-#[derive(Debug)]
-pub struct Claim {
-    registry: Registry,
-    state: VmState,
-    directory: PathBuf,
-    runtime: PathBuf,
+/// How a VM lives, and what of it stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// In the foreground; nothing stays.
+    Foreground,
+    /// In the background; record and log stay.
+    Detached,
+    /// In the background; nothing stays.
+    DetachedOnce,
 }
 
 impl Registry {
@@ -57,18 +69,29 @@ impl Registry {
         Self { data: data.clone(), runtime }
     }
 
-    /// The VMs whose owners live, by name. Files that cannot be understood are
+    /// All VMs on record, by name. Files that cannot be understood are
     /// left alone, with a warning.
     ///
     /// # Errors
     /// Where the directory cannot be read.
-    pub fn list(&self) -> Result<Vec<VmState>, StateError> {
-        let mut vms: Vec<_> = self.read_all()?.into_iter().filter(|state| state.owner.is_alive()).collect();
+    pub fn list_all(&self) -> Result<Vec<VmState>, StateError> {
+        let mut vms = self.read_all()?;
         vms.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(vms)
     }
 
-    /// Removes what dead owners left; how many VMs that were.
+    /// The VMs whose owners live, by name.
+    ///
+    /// # Errors
+    /// As of [`list_all`](Self::list_all).
+    pub fn list(&self) -> Result<Vec<VmState>, StateError> {
+        let mut vms = self.list_all()?;
+        vms.retain(VmState::is_alive);
+        Ok(vms)
+    }
+
+    /// Does for dead owners what they did not: removes what they left, or keeps record and log as
+    /// of a VM that has exited; how many VMs that were.
     ///
     /// # Errors
     /// Where the directory cannot be read or locked. What cannot be removed is
@@ -84,14 +107,24 @@ impl Registry {
 
     fn collect_locked(&self) -> Result<usize, StateError> {
         let mut collected = 0;
-        for state in self.read_all()?.into_iter().filter(|state| !state.owner.is_alive()) {
+        let dead = |state: &VmState| state.status != Status::Exited && !state.owner.is_alive();
+        for mut state in self.read_all()?.into_iter().filter(dead) {
             tracing::debug!(vm = %state.name, id = %state.id, "collecting what a dead process left");
             if let Some(hypervisor) = &state.hypervisor_process
                 && let Err(error) = hypervisor.kill(LONGEST_DEATH)
             {
                 tracing::warn!(%error, pid = hypervisor.pid, "an orphaned hypervisor cannot be killed");
             }
-            self.remove(&state.id);
+            if state.is_kept() {
+                if state.exit_code.is_none() {
+                    state.error = Some(format!("its fcvm process (PID {}) died", state.owner.pid));
+                }
+                if let Err(error) = self.keep(&mut state) {
+                    tracing::warn!(%error, vm = %state.name, "left for the next clean-up");
+                }
+            } else if let Err(error) = self.remove(&state.id) {
+                tracing::warn!(%error, vm = %state.name, "left for the next clean-up");
+            }
             collected += 1;
         }
         self.remove_temporary_files();
@@ -142,37 +175,31 @@ impl Registry {
             status: Status::Created,
             health_status: HealthStatus::Starting,
             exit_code: None,
+            error: None,
             created: Timestamp::now(),
             started: None,
+            finished: None,
+            detached: vm.life != Life::Foreground,
+            remove: vm.life != Life::Detached,
+            labels: vm.labels,
             cpus: vm.cpus,
             memory_mib: vm.memory_mib,
             serve_pid: None,
             snapshot_name: None,
             ports: Vec::new(),
         };
-        // From here on dropping the claim removes whatever was made.
-        let claim = Claim {
-            registry: self.clone(),
-            directory: self.data.vms().join(state.id.as_str()),
-            runtime: self.runtime.of(&state.id),
-            state,
-        };
-        claim.write()?;
-        fs_err::create_dir_all(&claim.directory)
-            .map_err(|source| StateError::Create { path: claim.directory.clone(), source })?;
-        self.runtime.create(&claim.state.id)?;
-        Ok(claim)
+        Claim::make(self, state)
     }
 
-    fn lock(&self) -> Result<Lock, StateError> {
+    pub(super) fn lock(&self) -> Result<Lock, StateError> {
         Ok(Lock::acquire(&self.data.state().join("lock"), || ())?)
     }
 
-    fn path(&self, id: &VmId) -> PathBuf {
+    pub(super) fn path(&self, id: &VmId) -> PathBuf {
         self.data.state().join(format!("{id}.json"))
     }
 
-    fn read_all(&self) -> Result<Vec<VmState>, StateError> {
+    pub(super) fn read_all(&self) -> Result<Vec<VmState>, StateError> {
         let directory = self.data.state();
         let list = |source| StateError::List { path: directory.clone(), source };
         let entries = match fs::read_dir(&directory) {
@@ -189,24 +216,92 @@ impl Registry {
         Ok(vms)
     }
 
-    /// Removes everything of a VM, its state file last and only after the rest.
-    fn remove(&self, id: &VmId) {
-        let directories = [self.data.vms().join(id.as_str()), self.runtime.of(id)];
-        let mut clean = true;
-        for directory in directories {
-            if let Err(error) = fs_err::remove_dir_all(directory)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, vm = %id, "left for the next clean-up");
-                clean = false;
+    /// Removes a VM that has exited.
+    ///
+    /// # Errors
+    /// Where it is alive, or something of it cannot be removed.
+    pub fn remove_exited(&self, vm: &VmState) -> Result<(), StateError> {
+        let _lock = self.lock()?;
+        match read(&self.path(&vm.id)) {
+            None => Ok(()),
+            Some(state) if state.is_alive() => {
+                Err(StateError::Alive { name: state.name, status: state.status })
+            }
+            Some(state) => {
+                self.remove(&state.id).map_err(|source| StateError::Remove { name: state.name, source })
             }
         }
-        if clean
-            && let Err(error) = fs_err::remove_file(self.path(id))
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, vm = %id, "left for the next clean-up");
+    }
+
+    /// Removes everything of a VM, its state file last and only after the rest.
+    pub(super) fn remove(&self, id: &VmId) -> io::Result<()> {
+        for directory in [self.directory(id), self.runtime.of(id)] {
+            gone(fs_err::remove_dir_all(directory))?;
         }
+        gone(fs_err::remove_file(self.path(id)))
+    }
+
+    /// Keeps of a VM what is left of one that has exited: its log, and its record with its end.
+    pub(super) fn keep(&self, state: &mut VmState) -> Result<(), StateError> {
+        let error = |source| StateError::Remove { name: state.name.clone(), source };
+        for entry in fs::read_dir(self.directory(&state.id)).into_iter().flatten() {
+            let entry = entry.map_err(error)?;
+            if !entry.file_name().as_encoded_bytes().starts_with(LOG_FILE.as_bytes()) {
+                let path = entry.path();
+                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                gone(if is_directory { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) })
+                    .map_err(error)?;
+            }
+        }
+        gone(fs_err::remove_dir_all(self.runtime.of(&state.id))).map_err(error)?;
+        state.status = Status::Exited;
+        state.health_status = HealthStatus::Stopped;
+        state.hypervisor_process = None;
+        state.finished = Some(Timestamp::now());
+        self.write(state)
+    }
+
+    /// Writes a record; to be called with the lock held.
+    pub(super) fn write(&self, state: &VmState) -> Result<(), StateError> {
+        let path = self.path(&state.id);
+        let bytes = serde_json::to_vec_pretty(state).expect("a state has only plain fields");
+        AtomicFile::write_volatile(&path, &bytes).map_err(|source| StateError::Write { path, source })
+    }
+
+    /// The record of a VM as it is now; `None` where there is none.
+    #[must_use]
+    pub fn get(&self, id: &VmId) -> Option<VmState> {
+        read(&self.path(id))
+    }
+
+    /// The directory of a VM's own files.
+    #[must_use]
+    pub fn directory(&self, id: &VmId) -> PathBuf {
+        self.data.vms().join(id.as_str())
+    }
+
+    /// The directory of a VM's sockets.
+    #[must_use]
+    pub fn runtime_dir(&self, id: &VmId) -> PathBuf {
+        self.runtime.of(id)
+    }
+
+    /// The directory of the records.
+    pub(super) fn states(&self) -> PathBuf {
+        self.data.state()
+    }
+
+    /// Makes the directory of a VM's sockets.
+    pub(super) fn create_runtime_dir(&self, id: &VmId) -> Result<PathBuf, StateError> {
+        self.runtime.create(id)
+    }
+}
+
+/// What is gone already need not be removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -247,49 +342,6 @@ fn random_id() -> Result<VmId, StateError> {
     Ok(VmId::from_bytes(bytes))
 }
 
-impl Claim {
-    /// The VM as recorded.
-    #[must_use]
-    pub fn state(&self) -> &VmState {
-        &self.state
-    }
-
-    /// The VM's own files.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// The VM's sockets.
-    #[must_use]
-    pub fn runtime_dir(&self) -> &Path {
-        &self.runtime
-    }
-
-    /// Changes the record.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn update(&mut self, change: impl FnOnce(&mut VmState)) -> Result<(), StateError> {
-        let _lock = self.registry.lock()?;
-        change(&mut self.state);
-        self.write()
-    }
-
-    /// Writes the record; to be called with the lock held.
-    fn write(&self) -> Result<(), StateError> {
-        let path = self.registry.path(&self.state.id);
-        let bytes = serde_json::to_vec_pretty(&self.state).expect("a state has only plain fields");
-        AtomicFile::write_volatile(&path, &bytes).map_err(|source| StateError::Write { path, source })
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.registry.remove(&self.state.id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,7 +359,93 @@ mod tests {
             command: vec![],
             cpus: 1,
             memory_mib: 256,
+            life: Life::Foreground,
+            labels: BTreeMap::new(),
         }
+    }
+
+    fn detached(name: &str, life: Life) -> NewVm {
+        NewVm { life, ..vm(Some(name)) }
+    }
+
+    /// A VM whose owner died at some point of its life.
+    fn dead(registry: &Registry, new: NewVm, change: impl FnOnce(&mut VmState)) -> VmState {
+        let mut claim = registry.claim(new).unwrap();
+        for file in ["scratch.raw", "console.log", "container.log", "container.log.1"] {
+            fs::write(claim.directory().join(file), "x").unwrap();
+        }
+        claim
+            .update(|state| {
+                state.owner.start_time += 1;
+                change(state);
+            })
+            .unwrap();
+        let state = claim.state().clone();
+        std::mem::forget(claim);
+        state
+    }
+
+    fn files(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn of_a_detached_vm_that_ran_record_and_log_survive_its_owner() {
+        let root = tempfile::tempdir().unwrap();
+        let registry = registry(root.path());
+        let started = |state: &mut VmState| state.started = Some(Timestamp::now());
+        let vm = dead(&registry, detached("web", Life::Detached), started);
+        dead(&registry, detached("never", Life::Detached), |_| ());
+        dead(&registry, detached("once", Life::DetachedOnce), started);
+        let ended = |state: &mut VmState| {
+            started(state);
+            (state.status, state.exit_code) = (Status::Stopping, Some(3));
+        };
+        dead(&registry, detached("ended", Life::Detached), ended);
+        // The others went with the claims of those after them.
+        assert_eq!(registry.collect_garbage().unwrap(), 1);
+        assert_eq!(registry.collect_garbage().unwrap(), 0);
+        let kept = registry.list_all().unwrap();
+        let names: Vec<_> = kept.iter().map(|vm| vm.name.as_str()).collect();
+        assert_eq!(names, ["ended", "web"]);
+        assert_eq!((kept[0].exit_code, &kept[0].error), (Some(3), &None));
+        let kept = &kept[1];
+        assert_eq!((kept.status, kept.exit_code), (Status::Exited, None));
+        assert!(kept.error.as_ref().unwrap().contains("died") && kept.finished.is_some());
+        assert_eq!(files(&registry.directory(&vm.id)), ["container.log", "container.log.1"]);
+        assert!(!registry.runtime_dir(&vm.id).exists() && registry.list().unwrap().is_empty());
+
+        // Its name stays taken until it is removed.
+        assert!(matches!(registry.claim(detached("web", Life::Detached)), Err(StateError::NameTaken { .. })));
+        registry.remove_exited(kept).unwrap();
+        assert!(!registry.directory(&vm.id).exists());
+        registry.claim(detached("web", Life::Detached)).unwrap();
+    }
+
+    #[test]
+    fn what_ends_is_kept_where_it_is_to_be_and_never_while_it_lives() {
+        let root = tempfile::tempdir().unwrap();
+        let registry = registry(root.path());
+        for (life, kept) in [(Life::Foreground, false), (Life::DetachedOnce, false), (Life::Detached, true)] {
+            let mut claim = registry.claim(detached("web", life)).unwrap();
+            claim.update(|state| state.started = Some(Timestamp::now())).unwrap();
+            let alive = claim.state().clone();
+            assert!(matches!(registry.remove_exited(&alive), Err(StateError::Alive { .. })));
+            claim.finish(Some(4), None).unwrap();
+            let state = registry.get(&alive.id);
+            assert_eq!(state.is_some(), kept, "{life:?}");
+            if let Some(state) = state {
+                assert_eq!((state.status, state.exit_code), (Status::Exited, Some(4)));
+                registry.remove_exited(&state).unwrap();
+            }
+        }
+        // One that never ran is no VM.
+        registry.claim(detached("web", Life::Detached)).unwrap().finish(Some(127), None).unwrap();
+        assert!(registry.list_all().unwrap().is_empty());
     }
 
     #[test]

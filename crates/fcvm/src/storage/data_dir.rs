@@ -3,7 +3,7 @@
 //! ```text
 //! kernels/ rootfs/ initrd/   what `fcvm setup` makes, named by content
 //! images/ blobs/             images, their disks and layers, named by digest
-//! vms/ID/                    a VM's own files, gone with it
+//! vms/ID/                    a VM's own files, gone with it; of an exited one its log
 //! state/                     a JSON file per VM, and locks
 //! cache/                     may be deleted at any time
 //! ```
@@ -91,7 +91,7 @@ impl DataDir {
         self.root.join("blobs")
     }
 
-    /// Directories of running VMs.
+    /// Directories of VMs.
     #[must_use]
     pub fn vms(&self) -> PathBuf {
         self.root.join("vms")

@@ -11,23 +11,31 @@ use fcvm_proto::{
     session::{KEY_LEN, LinkKey, SessionId},
 };
 use jiff::Timestamp;
-use tokio::{net::UnixStream, process::Child, sync::watch, time::timeout};
+use tokio::{
+    net::UnixStream,
+    process::Child,
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use super::{
     Timings, VmError,
     boot::watchdog,
     console::{Source, Tail},
+    control::{Action, Order, Reply, Server},
     guest::Guest,
     input,
     outputs::Outputs,
     run::{Input, Plan, random},
     signals::{Signals, Sizes},
     spool::Done,
+    stopping::{Step, Stopping},
 };
 use crate::{
+    exit,
     hypervisor::{Hypervisor, Machine, Stop},
     output::{RawMode, sanitize},
-    process::Owner,
+    process::{Owner, Parent, SignalNumber},
     state::{Claim, HealthStatus, Status},
 };
 
@@ -54,6 +62,10 @@ pub(super) struct Attempt<'a> {
     started: bool,
     /// Ours, while the container has it.
     terminal: Option<RawMode>,
+    /// What the parent of a detached start says of it, while that is not known.
+    unheard: Option<&'a Parent>,
+    server: Option<Server>,
+    stopping: Stopping,
 }
 
 impl<'a> Attempt<'a> {
@@ -90,6 +102,9 @@ impl<'a> Attempt<'a> {
             stopped: machine.stopped,
             started: false,
             terminal: None,
+            unheard: None,
+            server: None,
+            stopping: Stopping::default(),
         })
     }
 
@@ -106,6 +121,7 @@ impl<'a> Attempt<'a> {
         let (mut guest, streams) = self.greet(key, signals).await?;
         self.timings.hello(&guest.hello);
         tracing::debug!(target: "agent", build = %sanitize(&guest.hello.build), kernel = %sanitize(&guest.hello.kernel), "hello");
+        let mut orders = self.listen(&guest)?;
         let filling = async {
             if let Some((stdout, stderr)) = streams {
                 let stderr = async {
@@ -124,7 +140,7 @@ impl<'a> Attempt<'a> {
             Sizes::listen().map_err(|source| VmError::Host { what: "listen to signals", source })?;
         let mut outcome = None;
         let status = loop {
-            if let Some(status) = outcome.filter(|_| filled) {
+            if let Some(status) = outcome.filter(|_| filled && self.unheard.is_none()) {
                 return Ok(status);
             }
             tokio::select! {
@@ -137,6 +153,14 @@ impl<'a> Attempt<'a> {
                     }
                 },
                 () = &mut filling, if !filled => filled = true,
+                heard = heard(self.unheard) => self.settled(heard)?,
+                Some(order) = next(orders.as_mut()) => self.obey(order, &guest),
+                step = self.stopping.due(), if outcome.is_none() => match step {
+                    Step::Kill => self.signal(SignalNumber::KILL, &guest),
+                    Step::GiveUp => {
+                        return Err(VmError::Interrupted { signal: SignalNumber::KILL.number() });
+                    }
+                },
                 signal = signals.next() => {
                     if Signals::ends(signal) && (interrupted || !self.started) {
                         return Err(VmError::Interrupted { signal });
@@ -167,6 +191,10 @@ impl<'a> Attempt<'a> {
         match outcome {
             Some(status) => {
                 filling.await;
+                if self.unheard.is_some() {
+                    let heard = heard(self.unheard).await;
+                    self.settled(heard)?;
+                }
                 Ok(status)
             }
             None => Err(self.died(status).await),
@@ -238,12 +266,7 @@ impl<'a> Attempt<'a> {
             ToHost::Reached(stage, nanos) => {
                 self.timings.reached(stage, nanos);
                 if stage == Stage::ContainerStarted && !self.started {
-                    self.started = true;
-                    self.claim.update(|state| {
-                        state.status = Status::Running;
-                        state.health_status = HealthStatus::Healthy;
-                        state.started = Some(Timestamp::now());
-                    })?;
+                    self.begin()?;
                     if self.plan.input == Input::Inherited {
                         // Not before: Ctrl-C ends a boot.
                         if self.plan.has_terminal() {
@@ -255,6 +278,10 @@ impl<'a> Attempt<'a> {
                 }
             }
             ToHost::Ended(Outcome::Status(status)) => {
+                // It may have been too fast for anyone to see it run.
+                if !self.started && !exit::NOT_STARTED.contains(&status) {
+                    self.begin()?;
+                }
                 self.timings.mark("podman exit");
                 self.claim.update(|state| {
                     state.status = Status::Stopping;
@@ -268,6 +295,82 @@ impl<'a> Attempt<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// The container runs: who started it in the background hears of it first.
+    fn begin(&mut self) -> Result<(), VmError> {
+        self.started = true;
+        self.unheard = self.plan.parent.as_ref();
+        match self.unheard {
+            Some(parent) => {
+                parent.announce(self.claim.state().id.as_str());
+                Ok(())
+            }
+            None => self.settled(true),
+        }
+    }
+
+    /// Whoever started it has heard of it, or does not want it any more.
+    fn settled(&mut self, heard: bool) -> Result<(), VmError> {
+        if !heard {
+            return Err(VmError::Interrupted { signal: SignalNumber::TERM.number() });
+        }
+        if let Some(parent) = self.unheard.take() {
+            parent.release().map_err(|source| VmError::Host { what: "leave the parent", source })?;
+        }
+        self.claim.update(|state| {
+            // It may have ended meanwhile.
+            if state.status == Status::Starting {
+                state.status = Status::Running;
+                state.health_status = HealthStatus::Healthy;
+            }
+            state.started = Some(Timestamp::now());
+        })?;
+        Ok(())
+    }
+
+    /// Lets other processes in; only a container has anything for them.
+    fn listen(&mut self, guest: &Guest) -> Result<Option<mpsc::Receiver<Order>>, VmError> {
+        if !matches!(self.plan.job, Job::Container(_)) {
+            return Ok(None);
+        }
+        let directory = self.claim.runtime_dir();
+        let (server, orders) = Server::listen(directory, guest.opener())
+            .map_err(|source| VmError::Control { path: directory.to_owned(), source })?;
+        self.server = Some(server);
+        Ok(Some(orders))
+    }
+
+    /// Does what another process asks for.
+    fn obey(&mut self, order: Order, guest: &Guest) {
+        let reply = if self.started {
+            match order.action {
+                Action::Signal(signal) => self.signal(signal, guest),
+                Action::Stop(grace) => {
+                    guest.order(ToGuest::Signal(self.plan.stop_signal.number()));
+                    self.stopping.asked(grace);
+                }
+            }
+            Reply::Done
+        } else {
+            Reply::Refused("its container does not run yet".into())
+        };
+        // Who asked may be gone.
+        drop(order.reply.send(reply));
+    }
+
+    fn signal(&mut self, signal: SignalNumber, guest: &Guest) {
+        guest.order(ToGuest::Signal(signal.number()));
+        if signal == SignalNumber::KILL {
+            self.stopping.killed();
+        }
+    }
+
+    /// Tells other processes how it ended, and lets none in any more.
+    pub(super) async fn farewell(&mut self, status: Option<u8>) {
+        if let Some(server) = self.server.take() {
+            server.end(status).await;
+        }
     }
 
     /// Not before the container runs: input that a failed boot took would be lost for the next.
@@ -320,6 +423,22 @@ impl<'a> Attempt<'a> {
         if let Err(error) = self.process.kill().await {
             tracing::debug!(%error, "the hypervisor was already gone");
         }
+    }
+}
+
+/// The parent's word, where one is waited for.
+async fn heard(parent: Option<&Parent>) -> bool {
+    match parent {
+        Some(parent) => parent.heard().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next order, where they can come.
+async fn next(orders: Option<&mut mpsc::Receiver<Order>>) -> Option<Order> {
+    match orders {
+        Some(orders) => orders.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,11 +1,11 @@
 //! Makes an image's disk in a VM, with the guest's own Podman: for what our
 //! writer does not understand, and to compare it with.
 
-use std::{error::Error, fs::File, os::unix::fs::MetadataExt as _, path::Path};
+use std::{collections::BTreeMap, error::Error, fs::File, os::unix::fs::MetadataExt as _, path::Path};
 
 use fcvm_proto::Job;
 
-use super::{Input, Plan, Timings, run};
+use super::{Input, Output, Plan, Timings, log::LEAST_LIMIT, run};
 use crate::{
     hypervisor::{Access, Disk, Hypervisor},
     image::{
@@ -13,8 +13,9 @@ use crate::{
         disk::{DiskBuilder, DiskError},
         model::{DiskSource, DiskStats},
     },
+    process::SignalNumber,
     setup::Assets,
-    state::{NewVm, Registry},
+    state::{Life, NewVm, Registry},
     storage::cow,
 };
 
@@ -61,6 +62,8 @@ impl GuestBuilder<'_> {
             command: Vec::new(),
             cpus: CPUS,
             memory_mib: MEMORY_MIB,
+            life: Life::Foreground,
+            labels: BTreeMap::new(),
         })?;
         let archive_path = claim.directory().join("image.tar");
         let file = File::create_new(&archive_path)?;
@@ -80,6 +83,10 @@ impl GuestBuilder<'_> {
             memory_mib: MEMORY_MIB,
             kernel_arguments: None,
             input: Input::Null,
+            output: Output::Inherited,
+            log_limit: LEAST_LIMIT,
+            stop_signal: SignalNumber::TERM,
+            parent: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(run(self.hypervisor, &plan, &mut claim, &mut Timings::start()))?;

@@ -28,6 +28,15 @@ pub enum VmError {
         #[source]
         source: io::Error,
     },
+    /// Other processes could not be let in.
+    #[error("failed to listen on the control socket in `{path}`")]
+    Control {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The container's output could not be written.
     #[error("failed to write the container's output")]
     Output(#[source] io::Error),
@@ -123,6 +132,9 @@ impl VmError {
                 if source.kind() == io::ErrorKind::StorageFull =>
             {
                 "free some space, or choose another data directory with --data-dir"
+            }
+            Self::Control { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+                "set FCVM_RUNTIME_DIR to a shorter directory: paths of sockets have 107 bytes at most"
             }
             Self::Panicked { .. } | Self::NotResponding { .. } => {
                 "look at --kernel and --kernel-args; RUST_LOG=console=debug shows the whole console"

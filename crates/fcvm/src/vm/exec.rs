@@ -26,6 +26,7 @@ use super::{
     signals::{Signals, Sizes},
 };
 use crate::{
+    exit,
     output::{RawMode, sanitize},
     state::{Registry, VmState},
 };
@@ -151,7 +152,16 @@ pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> R
                 Some(Ok(ExecEvent::Ended(status))) => break status,
                 Some(Ok(ExecEvent::Failed(failure))) => {
                     let (kind, message) = (failure.kind, sanitize(&failure.message));
-                    return Err(ExecError::Refused { kind, message });
+                    drop(raw);
+                    let mut written = 0;
+                    for output in outputs {
+                        written += output.await.unwrap_or(Ok(0)).unwrap_or(0);
+                    }
+                    // The OCI runtime has told it on the command's error output.
+                    return match (ExecError::Refused { kind, message }, written) {
+                        (error, 0) => Err(error),
+                        (error, _) => Ok(error.status().unwrap_or(exit::FAILED)),
+                    };
                 }
                 Some(Err(error)) => return Err(ExecError::Broken(error)),
                 None => return Err(ExecError::Gone),
@@ -171,7 +181,7 @@ pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> R
     // All of it is on its way; a reader that does not read may be given up.
     for output in outputs {
         tokio::select! {
-            written = output => match written {
+            copied = output => match copied {
                 Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
                     return Err(ExecError::Output(error));
                 }
@@ -201,10 +211,7 @@ fn events(
     events
 }
 
-async fn order(
-    orders: &mut Sender<ExecOrder, tokio::net::unix::OwnedWriteHalf>,
-    order: ExecOrder,
-) {
+async fn order(orders: &mut Sender<ExecOrder, tokio::net::unix::OwnedWriteHalf>, order: ExecOrder) {
     if let Err(error) = orders.send(&order).await {
         tracing::debug!(%error, "the guest takes no more orders");
     }
@@ -216,12 +223,12 @@ async fn named(mut stream: UnixStream, request: &ExecRequest) -> Result<UnixStre
     Ok(stream)
 }
 
-/// Copies to one of our outputs until either ends. Where ours ends first, closing the stream makes
+/// Copies to one of our outputs until either ends; how many bytes. Where ours ends first, closing the stream makes
 /// the command's next write fail.
 fn copy(
     stream: UnixStream,
     target: io::Result<OwnedFd>,
-) -> Result<oneshot::Receiver<io::Result<()>>, ExecError> {
+) -> Result<oneshot::Receiver<io::Result<u64>>, ExecError> {
     let failed = |source| ExecError::Host { what: "prepare for the command's output", source };
     let mut stream = stream.into_std().map_err(failed)?;
     stream.set_nonblocking(false).map_err(failed)?;
@@ -229,17 +236,19 @@ fn copy(
     let (report, done) = oneshot::channel();
     let copying = move || {
         let mut chunk = vec![0; CHUNK];
+        let mut written = 0;
         let copied = loop {
             match stream.read(&mut chunk) {
-                Ok(0) => break Ok(()),
+                Ok(0) => break Ok(written),
                 Ok(read) => {
                     if let Err(error) = target.write_all(&chunk[..read]) {
                         break Err(error);
                     }
+                    written += read as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The VM is gone; that is told by another.
-                Err(_) => break Ok(()),
+                Err(_) => break Ok(written),
             }
         };
         drop(stream);

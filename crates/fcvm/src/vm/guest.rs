@@ -174,7 +174,8 @@ mod tests {
     #[tokio::test]
     async fn an_agent_of_another_protocol_is_refused_with_advice() {
         let error = meet(Hello { protocol: 99, build: "9.9\x1b[2J".into(), ..hello() }).await.unwrap_err();
-        assert_eq!(error.to_string(), "guest agent 9.9\\u{1b}[2J speaks protocol 99, this fcvm speaks 1");
+        let expected = format!("guest agent 9.9\\u{{1b}}[2J speaks protocol 99, this fcvm speaks {PROTOCOL}");
+        assert_eq!(error.to_string(), expected);
         assert!(error.hint().unwrap().contains("fcvm setup"));
     }
 

@@ -13,7 +13,11 @@
 //!   another protocol ......|
 //!   the agent fails ..........................|  -> its reason
 //!   a signal while running ....................................|  -> to the container; twice: killed
+//!   stop, by the control socket ..............................|  -> stop signal; SIGKILL; killed
+//!   the parent of a detached start goes away .|................|  -> interrupted
 //! ```
+//! A detached VM counts as running once the process that started it has heard of it.
+//!
 //! Whatever happens, the hypervisor is dead and the output drained when
 //! [`run`] returns; the claim's owner removes files and record.
 
@@ -21,16 +25,21 @@ mod attempt;
 mod boot;
 mod builder;
 mod console;
+pub mod control;
 mod error;
+mod exec;
 mod guest;
 mod input;
+pub mod log;
 mod outputs;
 mod run;
 mod signals;
 mod spool;
+mod stopping;
 mod timings;
 
 pub use builder::GuestBuilder;
 pub use error::VmError;
-pub use run::{Input, Plan, run};
+pub use exec::{ExecError, exec, exec_id};
+pub use run::{Input, Output, Plan, run};
 pub use timings::Timings;

@@ -5,9 +5,10 @@ use std::{io, path::Path};
 use fcvm_proto::{Job, session::LinkKey};
 use tracing::Instrument as _;
 
-use super::{Timings, VmError, attempt::Attempt, outputs::Outputs, signals::Signals};
+use super::{Timings, VmError, attempt::Attempt, log::Log, outputs::Outputs, signals::Signals};
 use crate::{
     hypervisor::{Access, Disk, Hypervisor, MachineConfig},
+    process::{Parent, SignalNumber},
     setup::Assets,
     state::Claim,
     storage::cow,
@@ -32,6 +33,23 @@ pub struct Plan {
     pub kernel_arguments: Option<String>,
     /// Where the container's input comes from.
     pub input: Input,
+    /// Where the container's output goes, besides to its log.
+    pub output: Output,
+    /// How long the log may get, in bytes.
+    pub log_limit: u64,
+    /// What asks the container to end.
+    pub stop_signal: SignalNumber,
+    /// Who waits for the container's start, in another process.
+    pub parent: Option<Parent>,
+}
+
+/// Where the container's output goes, besides to its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// To our own standard output and standard error.
+    Inherited,
+    /// Nowhere.
+    LogOnly,
 }
 
 impl Plan {
@@ -104,7 +122,8 @@ async fn attempt(
     remove_scratch(&scratch)
         .and_then(|()| cow::copy(&plan.assets.scratch_template, &scratch))
         .map_err(|source| VmError::Scratch { path: scratch.clone(), source })?;
-    let outputs = Outputs::to_ours(claim.directory())
+    let log = Log::create(claim.directory(), plan.log_limit);
+    let outputs = Outputs::new(claim.directory(), plan.output, &log)
         .map_err(|source| VmError::Spool { path: claim.directory().to_owned(), source })?;
     let link_key = LinkKey(random()?);
     let mut disks = vec![
@@ -128,6 +147,7 @@ async fn attempt(
     let status = attempt.converse(link_key, signals, &outputs).await;
     // Nothing in the VM is to be kept: there is no need to wait for its shutdown.
     attempt.kill().await;
+    attempt.farewell(status.as_ref().ok().copied()).await;
     timings.first_output(outputs.first_byte());
     outputs.end();
     let flushed = tokio::select! {

@@ -1,17 +1,49 @@
 //! `fcvm podman`.
 
+mod detach;
+mod id_files;
 mod run;
 
 use std::process::ExitCode;
 
-use crate::{cli::podman::Command, output::Printer, storage::DataDir};
+use anyhow::Context as _;
+
+use crate::{cli::podman::Command, output::Printer, process::Parent, storage::DataDir};
+
+/// Who started this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A user or a user's program.
+    User,
+    /// Another fcvm, which leaves the VM to this one.
+    Supervisor,
+}
+
+/// What a supervisor is called, as its argument 0: no option, so that no user finds it.
+const SUPERVISOR: &str = "fcvm-supervisor";
+
+impl Role {
+    /// What this process was started as.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        match std::env::args_os().next() {
+            Some(name) if name == SUPERVISOR => Self::Supervisor,
+            _ => Self::User,
+        }
+    }
+}
 
 /// Runs `fcvm podman`.
 ///
 /// # Errors
 /// What the command could not do.
-pub fn run(command: Command, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Run(arguments) => run::run(*arguments, data, printer),
+pub fn run(command: Command, role: Role, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
+    match (command, role) {
+        (Command::Run(arguments), Role::User) if arguments.detach => detach::run(data, printer),
+        (Command::Run(arguments), Role::User) => run::run(*arguments, None, data, printer),
+        (Command::Run(arguments), Role::Supervisor) => {
+            let parent = Parent::adopt().context("failed to become a VM's supervisor")?;
+            run::run(*arguments, Some(parent), data, printer)
+        }
     }
 }

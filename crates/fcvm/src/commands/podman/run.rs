@@ -1,30 +1,44 @@
 //! `fcvm podman run`: from arguments to the container's status.
 
-use std::process::ExitCode;
+use std::{error::Error as _, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use fcvm_proto::{Container, Job};
 
+use super::id_files::IdFiles;
 use crate::{
     cli::podman::{Builder, Run},
-    commands::environment,
+    commands::{self, environment},
     hypervisor::{self, Access, Disk, HypervisorError, Selection},
     image::{
         self, ImageError, Store, StoredImage,
         disk::{DiskBuilder, HostBuilder, WithFallback},
     },
-    output::{Printer, USUAL_SIZE, terminal_size},
+    output::{Printer, USUAL_SIZE, sanitize, terminal_size},
+    process::{Parent, SignalNumber},
     setup::{self, Assets, Overrides, Rebuild},
-    state::{NewVm, Registry, RuntimeDir},
+    state::{Claim, Life, NewVm, Registry, RuntimeDir, StateError},
     storage::DataDir,
-    vm::{self, GuestBuilder, Input, Plan, Timings},
+    vm::{
+        self, GuestBuilder, Input, Output, Plan, Timings, VmError,
+        log::{Show, Source},
+    },
 };
 
-pub(super) fn run(arguments: Run, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
+/// How much is told of why a container did not start, in bytes.
+const MAX_WHY: usize = 16 << 10;
+
+pub(super) fn run(
+    arguments: Run,
+    parent: Option<Parent>,
+    data: &DataDir,
+    printer: &Printer,
+) -> anyhow::Result<ExitCode> {
     let mut timings = Timings::start();
     if arguments.tty && arguments.interactive && !printer.stdin_is_terminal() {
         printer.warn("standard input is no terminal: the container's terminal takes it as it comes");
     }
+    IdFiles::check(&arguments)?;
     let container = container(&arguments)?;
     let selection = choose(&arguments, data, printer)?;
     let overrides = Overrides::from(arguments.sources.clone());
@@ -41,7 +55,14 @@ pub(super) fn run(arguments: Run, data: &DataDir, printer: &Printer) -> anyhow::
         command: arguments.command.clone(),
         cpus: arguments.cpus,
         memory_mib: arguments.memory.0,
+        life: match (&parent, arguments.rm) {
+            (None, _) => Life::Foreground,
+            (Some(_), false) => Life::Detached,
+            (Some(_), true) => Life::DetachedOnce,
+        },
+        labels: container.labels.iter().cloned().collect(),
     })?;
+    let id_files = IdFiles::write(&arguments, claim.state().id.as_str())?;
     timings.mark("setup");
     let store = Store::open(data);
     let fallback = GuestBuilder { hypervisor: &*selection.hypervisor, assets: &assets, registry: &registry };
@@ -57,20 +78,46 @@ pub(super) fn run(arguments: Run, data: &DataDir, printer: &Printer) -> anyhow::
         Some(hostname) => hostname.0.clone(),
         None => claim.state().id.short().to_owned(),
     };
-    let plan = plan(&arguments, assets, &image, container, hostname);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .context("failed to start the runtime")?;
-    let ended = runtime.block_on(vm::run(&*selection.hypervisor, &plan, &mut claim, &mut timings));
-    // Threads that wait for a reader or for input end with the process.
-    runtime.shutdown_background();
-    drop(claim);
+    let plan = plan(&arguments, parent, assets, &image, container, hostname);
+    let ended = commands::block_on(vm::run(&*selection.hypervisor, &plan, &mut claim, &mut timings))?;
+    if claim.state().started.is_some() {
+        id_files.keep();
+    } else if plan.output == Output::LogOnly && ended.is_ok() {
+        tell_why(claim.directory(), printer);
+    }
+    finish(claim, &ended)?;
     if arguments.timings {
         printer.note(&timings);
     }
     Ok(ExitCode::from(ended?))
+}
+
+/// Records how it ended.
+fn finish(claim: Claim, ended: &Result<u8, VmError>) -> Result<(), StateError> {
+    match ended {
+        Ok(code) => claim.finish(Some(*code), None),
+        Err(VmError::Interrupted { signal }) => claim.finish(u8::try_from(128 + signal).ok(), None),
+        Err(error) => {
+            let causes = std::iter::successors(error.source(), |&cause| cause.source());
+            let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+            claim.finish(None, Some(text))
+        }
+    }
+}
+
+/// Podman's own words, where a container did not start and nobody sees its output.
+fn tell_why(directory: &Path, printer: &Printer) {
+    let mut said = Vec::new();
+    let mut write = |source, bytes: &[u8]| {
+        if source == Source::Stderr {
+            said.extend_from_slice(bytes);
+        }
+        Ok(said.len() < MAX_WHY)
+    };
+    if let Err(error) = Show::default().show(directory, None, &mut write) {
+        tracing::warn!(%error, "why the container did not start is not known");
+    }
+    printer.note(sanitize(String::from_utf8_lossy(&said).trim_end()));
 }
 
 /// The hypervisor, checked against what is asked of it; says once per boot of
@@ -125,6 +172,7 @@ fn container(arguments: &Run) -> anyhow::Result<Container> {
 
 fn plan(
     arguments: &Run,
+    parent: Option<Parent>,
     assets: Assets,
     image: &StoredImage,
     container: Container,
@@ -138,6 +186,12 @@ fn plan(
         cpus: arguments.cpus,
         memory_mib: arguments.memory.0,
         kernel_arguments: arguments.kernel_args.clone(),
-        input: if arguments.interactive { Input::Inherited } else { Input::Null },
+        // In the background nobody has input for it: it has one that does not end.
+        input: if arguments.interactive && parent.is_none() { Input::Inherited } else { Input::Null },
+        output: if parent.is_some() { Output::LogOnly } else { Output::Inherited },
+        log_limit: arguments.log_max_size.0,
+        // An image that names none that there is gets the usual one, as with Podman.
+        stop_signal: image.config.config.stop_signal.parse().unwrap_or(SignalNumber::TERM),
+        parent,
     }
 }

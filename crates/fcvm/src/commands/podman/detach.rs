@@ -1,0 +1,109 @@
+//! The parent of a detached start: starts the same program again as the VM's supervisor, and
+//! waits until it says that the container runs. See [`Parent`](crate::process::Parent).
+
+use std::{
+    env,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    process::{ExitCode, Stdio},
+};
+
+use anyhow::Context as _;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+};
+
+use super::SUPERVISOR;
+use crate::{
+    commands,
+    output::Printer,
+    process::ACKNOWLEDGED,
+    state::{Registry, RuntimeDir},
+    storage::DataDir,
+    vm::VmError,
+};
+
+/// Longest id.
+const MAX_ID: u64 = 64;
+
+pub(super) fn run(data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let started = commands::block_on(start())?;
+    if let Ok(Started::Running(id)) = &started {
+        printer.data(id)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // A supervisor that was ended, by whatever signal, may not have come to it.
+    if let Err(error) = Registry::new(data, RuntimeDir::from_env()).collect_garbage() {
+        tracing::warn!(%error, "what a failed start left could not be removed");
+    }
+    match started? {
+        Started::Failed(code) => Ok(ExitCode::from(code)),
+        Started::Interrupted(signal) => Err(VmError::Interrupted { signal }.into()),
+        Started::Running(_) | Started::Died => anyhow::bail!("the VM's supervisor was killed"),
+    }
+}
+
+/// How a start ended.
+enum Started {
+    /// The container of this VM runs.
+    Running(String),
+    /// It does not, and why has been said.
+    Failed(u8),
+    /// The user does not want it any more.
+    Interrupted(i32),
+    /// The supervisor ended by a signal.
+    Died,
+}
+
+async fn start() -> anyhow::Result<Started> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut supervisor = supervisor(theirs).context("failed to start the VM's supervisor")?;
+    ours.set_nonblocking(true)?;
+    let mut socket = BufReader::new(tokio::net::UnixStream::from_std(ours)?);
+    let mut id = String::new();
+    let signal = {
+        let mut limited = (&mut socket).take(MAX_ID);
+        tokio::select! {
+            read = limited.read_line(&mut id) => {
+                if let Err(error) = read {
+                    tracing::debug!(%error, "the supervisor's word is lost");
+                }
+                None
+            }
+            _ = interrupt.recv() => Some(SignalKind::interrupt()),
+            _ = terminate.recv() => Some(SignalKind::terminate()),
+            _ = hangup.recv() => Some(SignalKind::hangup()),
+        }
+    };
+    if signal.is_none() && id.ends_with('\n') && socket.write_all(&[ACKNOWLEDGED]).await.is_ok() {
+        return Ok(Started::Running(id.trim_end().to_owned()));
+    }
+    // It ends with the socket.
+    drop(socket);
+    let status = tokio::select! {
+        status = supervisor.wait() => status?,
+        _ = interrupt.recv(), if signal.is_some() => end(&mut supervisor).await?,
+        _ = terminate.recv(), if signal.is_some() => end(&mut supervisor).await?,
+    };
+    Ok(match (signal, status.code()) {
+        (Some(signal), _) => Started::Interrupted(signal.as_raw_value()),
+        (None, Some(code)) => Started::Failed(u8::try_from(code).unwrap_or(u8::MAX)),
+        (None, None) => Started::Died,
+    })
+}
+
+async fn end(supervisor: &mut Child) -> std::io::Result<std::process::ExitStatus> {
+    supervisor.start_kill()?;
+    supervisor.wait().await
+}
+
+/// This program, with these arguments, in this directory.
+fn supervisor(socket: UnixStream) -> std::io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(SUPERVISOR).args(env::args_os().skip(1));
+    command.stdin(OwnedFd::from(socket)).stdout(Stdio::null()).spawn()
+}

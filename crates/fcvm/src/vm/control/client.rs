@@ -1,0 +1,185 @@
+//! The asking end.
+
+use std::{io, path::PathBuf};
+
+use fcvm_link::channel::{ChannelError, Receiver, Sender};
+use fcvm_proto::Port;
+use tokio::net::UnixStream;
+
+use super::{Reply, Request, SOCKET};
+use crate::{
+    output::sanitize,
+    process::SignalNumber,
+    state::{Registry, Status, VmName, VmState},
+};
+
+/// A connection to a VM's owner, for one request.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    name: VmName,
+}
+
+/// A VM's owner could not be reached or did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The VM has exited.
+    #[error("VM `{name}` does not run")]
+    NotRunning {
+        /// Its name.
+        name: VmName,
+    },
+    /// The VM boots.
+    #[error("VM `{name}` is not ready yet: it is {status}")]
+    NotReady {
+        /// Its name.
+        name: VmName,
+        /// What it does.
+        status: Status,
+    },
+    /// The socket is there, and nobody to connect to.
+    #[error("failed to connect to VM `{name}` at `{path}`")]
+    Connect {
+        /// Its name.
+        name: VmName,
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The owner ended, or closed the connection.
+    #[error("VM `{name}` ended before it answered")]
+    Gone {
+        /// Its name.
+        name: VmName,
+    },
+    /// The conversation broke.
+    #[error("the connection to VM `{name}` broke")]
+    Broken {
+        /// Its name.
+        name: VmName,
+        /// Why.
+        #[source]
+        source: ChannelError,
+    },
+    /// The owner refused.
+    #[error("VM `{name}` refused: {reason}")]
+    Refused {
+        /// Its name.
+        name: VmName,
+        /// Its words, cleaned.
+        reason: String,
+    },
+}
+
+impl ControlError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotRunning { .. } => Some("`fcvm ls` lists the VMs that run".into()),
+            Self::NotReady { name, .. } => {
+                Some(format!("`fcvm wait --condition running {name}` waits for its container"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Client {
+    /// Connects to the owner of a VM.
+    ///
+    /// # Errors
+    /// Where the VM does not run, or not yet.
+    pub async fn connect(vm: &VmState, registry: &Registry) -> Result<Self, ControlError> {
+        let name = vm.name.clone();
+        if !vm.is_alive() {
+            return Err(ControlError::NotRunning { name });
+        }
+        let path = registry.runtime_dir(&vm.id).join(SOCKET);
+        match UnixStream::connect(&path).await {
+            Ok(stream) => Ok(Self { stream, name }),
+            Err(_) if !vm.is_alive() => Err(ControlError::NotRunning { name }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // What is there only between `Hello` and the end.
+                Err(match registry.get(&vm.id).map(|vm| vm.status) {
+                    Some(status @ (Status::Created | Status::Starting)) => {
+                        ControlError::NotReady { name, status }
+                    }
+                    _ => ControlError::NotRunning { name },
+                })
+            }
+            Err(source) => Err(ControlError::Connect { name, path, source }),
+        }
+    }
+
+    /// Sends the container's first process a signal.
+    ///
+    /// # Errors
+    /// Where the owner refuses or ends.
+    pub async fn signal(mut self, signal: SignalNumber) -> Result<(), ControlError> {
+        self.done(Request::Signal(signal.number())).await
+    }
+
+    /// Asks the container to end, and has it killed after so many seconds. Does not wait for it.
+    ///
+    /// # Errors
+    /// Where the owner refuses or ends.
+    pub async fn stop(mut self, seconds: u32) -> Result<(), ControlError> {
+        self.done(Request::Stop { seconds }).await
+    }
+
+    /// A stream to a port of the guest.
+    ///
+    /// # Errors
+    /// Where the owner refuses or ends.
+    pub async fn stream(mut self, port: Port) -> Result<UnixStream, ControlError> {
+        self.done(Request::Stream(port.number())).await?;
+        Ok(self.stream)
+    }
+
+    /// Waits for the container's end; its status.
+    ///
+    /// # Errors
+    /// Where the VM ends without a status.
+    pub async fn wait(mut self) -> Result<u8, ControlError> {
+        match self.ask(Request::Wait).await? {
+            Reply::Ended(status) => Ok(status),
+            Reply::Refused(reason) => Err(self.refused(&reason)),
+            Reply::Done => Err(ControlError::Gone { name: self.name }),
+        }
+    }
+
+    async fn done(&mut self, request: Request) -> Result<(), ControlError> {
+        match self.ask(request).await? {
+            Reply::Done => Ok(()),
+            Reply::Refused(reason) => Err(self.refused(&reason)),
+            Reply::Ended(_) => Err(ControlError::Gone { name: self.name.clone() }),
+        }
+    }
+
+    fn refused(&self, reason: &str) -> ControlError {
+        ControlError::Refused { name: self.name.clone(), reason: sanitize(reason) }
+    }
+
+    async fn ask(&mut self, request: Request) -> Result<Reply, ControlError> {
+        let name = self.name.clone();
+        let broken = |source| match source {
+            // What a connection ends with whose other end was killed.
+            ChannelError::Io(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                ControlError::Gone { name: name.clone() }
+            }
+            source => ControlError::Broken { name: name.clone(), source },
+        };
+        Sender::new(&mut self.stream).send(&request).await.map_err(broken)?;
+        let reply = Receiver::new(&mut self.stream).receive().await.map_err(broken)?;
+        reply.ok_or_else(|| ControlError::Gone { name: name.clone() })
+    }
+}

@@ -1,0 +1,50 @@
+//! The control socket of a VM's owner: how other fcvm processes reach a VM that runs.
+//!
+//! ```text
+//!  client                                       owner                         guest
+//!    | connect RUNTIME_DIR/ID/control.sock        |                             |
+//!    |-- frame: Request ------------------------->|                             |
+//!    |<------------------------- frame: Reply ----|                             |
+//!    |                                            |                             |
+//!    |<======= after Stream and Done: bytes =====>|<===== stream to a port ====>|
+//! ```
+//! A connection is one request. Who may connect is decided by the mode of the directory. Host
+//! processes of one version speak it: it is no part of the protocol with the guest.
+
+mod client;
+mod server;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{Client, ControlError};
+pub(super) use server::{Action, Order, Server};
+
+/// The socket's name in the VM's directory of sockets.
+const SOCKET: &str = "control.sock";
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// A stream to this port of the guest, in place of this connection.
+    Stream(u32),
+    /// A signal for the container's first process, by its Linux number.
+    Signal(i32),
+    /// The container's stop signal now, and SIGKILL after so many seconds. Answered at once.
+    Stop {
+        /// How long the container has.
+        seconds: u32,
+    },
+    /// The container's status, once it has ended.
+    Wait,
+}
+
+/// What a client gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It is not, and why.
+    Refused(String),
+    /// To `Wait`: the container's status.
+    Ended(u8),
+}

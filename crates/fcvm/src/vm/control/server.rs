@@ -1,0 +1,331 @@
+//! The answering end: a task that lives from the guest's `Hello` to the VM's end.
+
+use std::{io, path::Path, time::Duration};
+
+use fcvm_link::{
+    Opener,
+    channel::{ChannelError, Receiver, Sender},
+};
+use fcvm_proto::{Port, frame};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, copy_bidirectional_with_sizes},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot, watch},
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use super::{Reply, Request, SOCKET};
+use crate::process::SignalNumber;
+
+/// Connections at once: fewer than the streams that the link can carry, of which each may be one.
+const MAX_CONNECTIONS: usize = 400;
+/// How long a client may take for its request, and the last answers at the VM's end.
+const PATIENCE: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Where no connection can be accepted: most likely all descriptors are in use.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of a stream on their way, in each direction.
+const BUFFER: usize = 64 << 10;
+/// Orders that wait for the VM's owner.
+const BACKLOG: usize = 16;
+
+/// What only the VM's own task can do.
+#[derive(Debug)]
+pub(in crate::vm) enum Action {
+    /// Send the container a signal.
+    Signal(SignalNumber),
+    /// Ask the container to end, and kill it after that time.
+    Stop(Duration),
+}
+
+/// An action and who waits for it.
+#[derive(Debug)]
+pub(in crate::vm) struct Order {
+    pub(in crate::vm) action: Action,
+    pub(in crate::vm) reply: oneshot::Sender<Reply>,
+}
+
+/// How far the VM is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Running,
+    Ended(Option<u8>),
+}
+
+/// A listening control socket. Dropped, it listens no more and all connections end.
+#[derive(Debug)]
+pub(in crate::vm) struct Server {
+    life: watch::Sender<Life>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens in the VM's directory of sockets; orders come out of the receiver.
+    ///
+    /// # Errors
+    /// Where the socket cannot be made.
+    pub(in crate::vm) fn listen(
+        directory: &Path,
+        opener: Opener,
+    ) -> io::Result<(Self, mpsc::Receiver<Order>)> {
+        let path = directory.join(SOCKET);
+        // That of a boot that failed.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        let (orders, ordered) = mpsc::channel(BACKLOG);
+        let (life, lives) = watch::channel(Life::Running);
+        let task = tokio::spawn(accept(listener, Context { opener, orders, life: lives }));
+        Ok((Self { life, task }, ordered))
+    }
+
+    /// Tells those who wait how the VM ended, and ends.
+    pub(in crate::vm) async fn end(mut self, status: Option<u8>) {
+        self.life.send_replace(Life::Ended(status));
+        if let Err(error) = (&mut self.task).await {
+            tracing::debug!(%error, "the control socket's task failed");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What connections share.
+#[derive(Debug, Clone)]
+struct Context {
+    opener: Opener,
+    orders: mpsc::Sender<Order>,
+    life: watch::Receiver<Life>,
+}
+
+async fn accept(listener: UnixListener, context: Context) {
+    let mut connections = JoinSet::new();
+    let mut life = context.life.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
+                    let context = context.clone();
+                    connections.spawn(async move {
+                        if let Err(error) = serve(stream, &context).await {
+                            tracing::debug!(%error, "a control connection broke");
+                        }
+                    });
+                }
+                Ok((stream, _)) => turn_away(&stream),
+                Err(error) => {
+                    tracing::debug!(%error, "no control connection can be accepted");
+                    sleep(PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = ended(&mut life) => break,
+        }
+    }
+    drop(listener);
+    let last = timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
+    if last.is_err() {
+        tracing::debug!(left = connections.len(), "control connections are cut");
+    }
+}
+
+/// Waits for the VM's end; the container's status where it has one.
+async fn ended(life: &mut watch::Receiver<Life>) -> Option<u8> {
+    match life.wait_for(|life| *life != Life::Running).await.as_deref() {
+        Ok(Life::Ended(status)) => *status,
+        Ok(Life::Running) | Err(_) => None,
+    }
+}
+
+/// Answers without a task: a new socket takes that much at once.
+fn turn_away(stream: &UnixStream) {
+    if let Ok(bytes) = frame::encode(&Reply::Refused("too many connections".into())) {
+        drop(stream.try_write(&bytes));
+    }
+}
+
+async fn serve(mut stream: UnixStream, context: &Context) -> Result<(), ChannelError> {
+    let mut receiver = Receiver::<Request, _>::new(&mut stream);
+    let Ok(request) = timeout(PATIENCE, receiver.receive()).await else { return Ok(()) };
+    let Some(request) = request? else { return Ok(()) };
+    let reply = match request {
+        Request::Stream(number) => match Port::from_number(number).filter(|port| port.client_may_open()) {
+            Some(port) => match context.opener.open(port).await {
+                Ok(guest) => {
+                    answer(&mut stream, &Reply::Done).await?;
+                    relay(stream, guest).await;
+                    return Ok(());
+                }
+                Err(error) => Reply::Refused(error.to_string()),
+            },
+            None => Reply::Refused(format!("port {number} is not for clients")),
+        },
+        Request::Signal(number) => match SignalNumber::new(number) {
+            Some(signal) => order(context, Action::Signal(signal)).await,
+            None => Reply::Refused(format!("there is no signal {number}")),
+        },
+        Request::Stop { seconds } => order(context, Action::Stop(Duration::from_secs(seconds.into()))).await,
+        Request::Wait => {
+            let mut life = context.life.clone();
+            tokio::select! {
+                status = ended(&mut life) => match status {
+                    Some(status) => Reply::Ended(status),
+                    None => return Ok(()),
+                },
+                // Nobody waits any more.
+                _ = stream.read_u8() => return Ok(()),
+            }
+        }
+    };
+    answer(&mut stream, &reply).await
+}
+
+async fn order(context: &Context, action: Action) -> Reply {
+    let gone = || Reply::Refused("the VM is ending".into());
+    let (reply, done) = oneshot::channel();
+    if context.orders.send(Order { action, reply }).await.is_err() {
+        return gone();
+    }
+    done.await.unwrap_or_else(|_| gone())
+}
+
+async fn answer(stream: &mut UnixStream, reply: &Reply) -> Result<(), ChannelError> {
+    Sender::new(stream).send(reply).await
+}
+
+/// Copies both ways until both have ended; the end of one is passed on while the other goes on.
+async fn relay<A, B>(mut client: A, mut guest: B)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Err(error) = copy_bidirectional_with_sizes(&mut client, &mut guest, BUFFER, BUFFER).await {
+        tracing::debug!(%error, "a forwarded stream broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fcvm_link::{Link, Role, multiplex};
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    fn pair() -> (Link, Link) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (host, host_driver) = multiplex(near, Role::Host);
+        let (guest, guest_driver) = multiplex(far, Role::Guest);
+        tokio::spawn(async move { drop(host_driver.await) });
+        tokio::spawn(async move { drop(guest_driver.await) });
+        (host, guest)
+    }
+
+    async fn ask(directory: &Path, request: Request) -> Option<Reply> {
+        let mut stream = UnixStream::connect(directory.join(SOCKET)).await.unwrap();
+        Sender::new(&mut stream).send(&request).await.unwrap();
+        Receiver::new(&mut stream).receive().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn orders_are_answered_and_nonsense_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (host, _guest) = pair();
+        let (server, mut orders) = Server::listen(directory.path(), host.opener.clone()).unwrap();
+        let owner = tokio::spawn(async move {
+            let mut actions = Vec::new();
+            while let Some(Order { action, reply }) = orders.recv().await {
+                actions.push(format!("{action:?}"));
+                reply.send(Reply::Done).unwrap();
+            }
+            actions
+        });
+        let ask = |request| ask(directory.path(), request);
+        assert_eq!(ask(Request::Signal(10)).await, Some(Reply::Done));
+        assert_eq!(ask(Request::Stop { seconds: 3 }).await, Some(Reply::Done));
+        for request in [Request::Signal(0), Request::Signal(65), Request::Signal(i32::MIN)] {
+            assert!(matches!(ask(request.clone()).await, Some(Reply::Refused(_))), "{request:?}");
+        }
+        for port in [0, 1, 2, 3, 4, u32::MAX] {
+            assert!(matches!(ask(Request::Stream(port)).await, Some(Reply::Refused(_))), "{port}");
+        }
+        // A length that no frame has, and a body that is none.
+        for nonsense in [[0xff; 4], [1, 0, 0, 0]] {
+            let mut stream = UnixStream::connect(directory.path().join(SOCKET)).await.unwrap();
+            stream.write_all(&nonsense).await.unwrap();
+            stream.write_all(&[9]).await.unwrap();
+            assert!(stream.read_u8().await.is_err(), "it is closed without an answer");
+        }
+        let waiting = ask(Request::Wait);
+        let ending = async {
+            sleep(Duration::from_millis(50)).await;
+            server.end(Some(7)).await;
+        };
+        assert_eq!(tokio::join!(waiting, ending).0, Some(Reply::Ended(7)));
+        assert_eq!(owner.await.unwrap(), ["Signal(SignalNumber(10))", "Stop(3s)"]);
+        assert!(UnixStream::connect(directory.path().join(SOCKET)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn there_is_a_limit_of_connections() {
+        let directory = tempfile::tempdir().unwrap();
+        let (host, _guest) = pair();
+        let (_server, _orders) = Server::listen(directory.path(), host.opener.clone()).unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            silent.push(UnixStream::connect(directory.path().join(SOCKET)).await.unwrap());
+            tokio::task::yield_now().await;
+        }
+        let refused = async {
+            let mut stream = UnixStream::connect(directory.path().join(SOCKET)).await.unwrap();
+            Receiver::<Reply, _>::new(&mut stream).receive().await.unwrap()
+        };
+        assert_eq!(refused.await, Some(Reply::Refused("too many connections".into())));
+        drop(silent);
+    }
+
+    /// Through the real link: ends are passed on one by one, and a client that does not read
+    /// stalls alone.
+    #[tokio::test]
+    async fn streams_are_forwarded_with_their_ends() {
+        let (host, mut guest) = pair();
+        let connect = async |guest: &mut Link| {
+            let (client, near) = UnixStream::pair().unwrap();
+            let stream = host.opener.open(Port::Stdout).await.unwrap();
+            tokio::spawn(relay(near, stream));
+            (client, guest.incoming.accept().await.unwrap().1)
+        };
+        let (_stuck, mut stuck_far) = connect(&mut guest).await;
+        let filler = tokio::spawn(async move { while stuck_far.write_all(&[1; 64 << 10]).await.is_ok() {} });
+        let (mut client, mut far) = connect(&mut guest).await;
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut text = String::new();
+        far.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "question");
+        let sent = vec![7; 5 << 20];
+        let writing = async {
+            far.write_all(&sent).await.unwrap();
+            far.shutdown().await.unwrap();
+        };
+        let mut received = Vec::new();
+        let (_, read) = tokio::join!(writing, client.read_to_end(&mut received));
+        read.unwrap();
+        assert!(received == sent);
+        assert!(!filler.is_finished());
+        // The other order: the guest's end first.
+        let (mut client, mut far) = connect(&mut guest).await;
+        far.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        client.write_all(b"late").await.unwrap();
+        client.shutdown().await.unwrap();
+        far.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "questionlate");
+    }
+}
