@@ -37,16 +37,19 @@ impl Owner {
     /// # Errors
     /// Where `/proc` cannot be read.
     pub fn of(pid: i32) -> io::Result<Option<Self>> {
+        Ok(Self::look(pid)?.filter(|(_, state)| !matches!(state, 'Z' | 'X')).map(|(owner, _)| owner))
+    }
+
+    /// The same, with the process's state. One that is a zombie may have threads that die still, and
+    /// with them files and sockets.
+    fn look(pid: i32) -> io::Result<Option<(Self, char)>> {
         let stat = match Process::new(pid).and_then(|process| process.stat()) {
             Ok(stat) => stat,
             Err(procfs::ProcError::NotFound(_)) => return Ok(None),
             Err(error) => return Err(io::Error::other(error)),
         };
-        if matches!(stat.state, 'Z' | 'X') {
-            return Ok(None);
-        }
         let boot_id = fs_err::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned();
-        Ok(Some(Self { pid, start_time: stat.starttime, boot_id }))
+        Ok(Some((Self { pid, start_time: stat.starttime, boot_id }, stat.state)))
     }
 
     /// Whether that very process still runs.
@@ -61,7 +64,7 @@ impl Owner {
     /// # Errors
     /// Where the signal is not permitted.
     pub fn signal(&self, signal: Signal) -> io::Result<bool> {
-        Ok(self.send(signal)?.is_some())
+        Ok(self.is_alive() && self.send(signal)?.is_some())
     }
 
     /// Kills that very process and waits for its end: until then it may hold files
@@ -83,7 +86,7 @@ impl Owner {
         }
     }
 
-    /// A descriptor that is readable once that very process has ended; `None` where it has.
+    /// A descriptor that is readable once that very process has ended, all of it; `None` where it has.
     ///
     /// # Errors
     /// Where the kernel gives none.
@@ -95,7 +98,8 @@ impl Owner {
             Err(error) => return Err(error.into()),
         };
         // The descriptor names whoever has the number now; only then is it known to be the same.
-        Ok(self.is_alive().then_some(pidfd))
+        let same = Self::look(self.pid)?.is_some_and(|(now, _)| now == *self);
+        Ok(same.then_some(pidfd))
     }
 
     fn send(&self, signal: Signal) -> io::Result<Option<OwnedFd>> {

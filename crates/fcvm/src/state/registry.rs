@@ -110,10 +110,11 @@ impl Registry {
         let dead = |state: &VmState| state.status != Status::Exited && !state.owner.is_alive();
         for mut state in self.read_all()?.into_iter().filter(dead) {
             tracing::debug!(vm = %state.name, id = %state.id, "collecting what a dead process left");
-            if let Some(hypervisor) = &state.hypervisor_process
-                && let Err(error) = hypervisor.kill(LONGEST_DEATH)
-            {
-                tracing::warn!(%error, pid = hypervisor.pid, "an orphaned hypervisor cannot be killed");
+            // The owner is dying at least, if not gone.
+            for process in state.hypervisor_process.iter().chain([&state.owner]) {
+                if let Err(error) = process.kill(LONGEST_DEATH) {
+                    tracing::warn!(%error, pid = process.pid, "what is left of a VM cannot be killed");
+                }
             }
             if state.is_kept() {
                 if state.exit_code.is_none() {

@@ -36,7 +36,7 @@ use crate::{
     hypervisor::{Hypervisor, Machine, Stop},
     output::{RawMode, sanitize},
     process::{Owner, Parent, SignalNumber},
-    state::{Claim, HealthStatus, Status},
+    state::{Claim, HealthStatus, Status, VmState},
 };
 
 /// Random bytes for a guest.
@@ -283,11 +283,11 @@ impl<'a> Attempt<'a> {
                     self.begin()?;
                 }
                 self.timings.mark("podman exit");
-                self.claim.update(|state| {
+                self.record(|state| {
                     state.status = Status::Stopping;
                     state.health_status = HealthStatus::Stopped;
                     state.exit_code = Some(status);
-                })?;
+                });
                 return Ok(Some(status));
             }
             ToHost::Ended(Outcome::Failed(failure)) => {
@@ -318,14 +318,14 @@ impl<'a> Attempt<'a> {
         if let Some(parent) = self.unheard.take() {
             parent.release().map_err(|source| VmError::Host { what: "leave the parent", source })?;
         }
-        self.claim.update(|state| {
+        self.record(|state| {
             // It may have ended meanwhile.
             if state.status == Status::Starting {
                 state.status = Status::Running;
                 state.health_status = HealthStatus::Healthy;
             }
             state.started = Some(Timestamp::now());
-        })?;
+        });
         Ok(())
     }
 
@@ -370,6 +370,14 @@ impl<'a> Attempt<'a> {
     pub(super) async fn farewell(&mut self, status: Option<u8>) {
         if let Some(server) = self.server.take() {
             server.end(status).await;
+        }
+    }
+
+    /// Changes the record of a container that has begun: a full disk, say, is no reason to end it.
+    fn record(&mut self, change: impl FnOnce(&mut VmState)) {
+        if let Err(error) = self.claim.update(change) {
+            let error = anyhow::Error::from(error);
+            tracing::warn!(error = format!("{error:#}"), "the VM's record is behind");
         }
     }
 

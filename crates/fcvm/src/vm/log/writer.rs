@@ -11,6 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use rustix::fs::fstatvfs;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
@@ -18,6 +19,10 @@ use super::{
     record::{Record, Source, time_text},
 };
 use crate::state::LOG_FILE;
+
+/// Bytes of the file system that the log leaves to others: to the VM's disk above all, for whose
+/// guest a full file system is a broken disk.
+const RESERVE: u64 = 64 << 20;
 
 /// The log of a container, for both its outputs.
 #[derive(Debug, Clone)]
@@ -131,6 +136,10 @@ impl Writer {
         // Where a file could not be rotated it is not made longer.
         if self.size + bytes.len() as u64 > self.limit + MAX_TEXT as u64 {
             return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let space = fstatvfs(file)?;
+        if space.f_bavail * space.f_frsize < RESERVE + bytes.len() as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let written = file.write_all_at(bytes, self.size);
         match &written {
