@@ -79,3 +79,29 @@ fn vm_a_terminal_needs_none_of_ours() {
     let lost = env.run(&["-t", "hello", "nosuch"]).run();
     lost.assert_code(127);
 }
+
+#[test]
+fn vm_detach_keys_leave_a_command_to_itself() {
+    let Some((env, screen)) = at_a_terminal() else { return };
+    let script = "trap 'exit 0' TERM; while :; do sleep 1; done";
+    env.run(&["-d", "--rm", "--name=vm", "hello", "sh", "-c", script]).run().assert_code(0);
+    screen.line("$FCVM exec -it vm sh; echo status: $?");
+    screen.wait_for("/ #");
+    // What is written meanwhile does not stop it either.
+    screen.line("(sleep 1; yes | head -n 100000; touch /written) & sleep 98765");
+    screen.key("C-p");
+    screen.key("C-q");
+    screen.wait_for("status: 0");
+    screen.wait_for_prompt();
+    screen.assert_sane();
+    let shell = |script: &str| env.fcvm().args(["exec", "vm", "sh", "-c", script]).run();
+    shell("until test -e /written; do sleep 0.1; done").assert_code(0);
+    shell("pgrep -f '^sleep 98765'").assert_code(0);
+    // With others, or none, these keys are the program's.
+    screen.line("$FCVM exec -it --detach-keys ctrl-x vm sh; echo status: $?");
+    screen.wait_for("/ #");
+    screen.key("C-x");
+    screen.wait_for_prompt();
+    env.fcvm().args(["rm", "-f", "vm"]).run().assert_code(0);
+    env.assert_nothing_left();
+}

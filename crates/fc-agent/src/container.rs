@@ -4,10 +4,11 @@
 //!  spawn podman --pid file--> started --pidfd--> ended --> podman's status
 //!       |                        |                             |
 //!       |   signals wait here    | signals are delivered       v
-//!       +------ podman fails before the container runs --> outcome
+//!       +------ podman fails before the container runs --> outcome --restart--> podman start
 //! ```
 //! Output is pumped until both pipes are at their end, and only then the
-//! outcome is told: a short container loses nothing.
+//! outcome is told: a short container loses nothing. A restart is Podman's: the
+//! same container with the files that it has written.
 
 use std::{
     fs, io,
@@ -19,7 +20,7 @@ use std::{
 
 use anyhow::Context as _;
 use fcvm_link::Stream;
-use fcvm_proto::{Container, Stage, TerminalSize, ToHost};
+use fcvm_proto::{Container, Outcome, Stage, TerminalSize, ToHost};
 use rustix::{
     fs::inotify::WatchFlags,
     pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
@@ -27,7 +28,7 @@ use rustix::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, unix::AsyncFd},
-    sync::{Notify, mpsc, watch},
+    sync::{Mutex, Notify, mpsc, watch},
     task::JoinSet,
 };
 
@@ -39,19 +40,35 @@ use crate::{
 /// Bytes moved at a time: as much as a pipe of ours holds.
 const CHUNK: usize = 256 << 10;
 
-/// Streams of the host, one after the other as it reconnects.
+/// Streams of the host, one after the other as it reconnects, or as the container runs again.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    pub(crate) stdin: mpsc::Receiver<Stream>,
+    pub(crate) stdin: InputStreams,
     pub(crate) stdout: OutputStreams,
     pub(crate) stderr: OutputStreams,
 }
 
-/// Streams for one output, and the news that nobody reads it any more.
-#[derive(Debug)]
+/// Streams for the input. One of them serves all runs.
+#[derive(Debug, Clone)]
+pub(crate) struct InputStreams(Arc<Mutex<(Option<Stream>, mpsc::Receiver<Stream>)>>);
+
+impl InputStreams {
+    pub(crate) fn new(streams: mpsc::Receiver<Stream>) -> Self {
+        Self(Arc::new(Mutex::new((None, streams))))
+    }
+}
+
+/// Streams for one output, one for each run, and the news that nobody reads it any more.
+#[derive(Debug, Clone)]
 pub(crate) struct OutputStreams {
-    pub(crate) streams: mpsc::Receiver<Stream>,
-    pub(crate) closed: Arc<Notify>,
+    streams: Arc<Mutex<mpsc::Receiver<Stream>>>,
+    closed: Arc<Notify>,
+}
+
+impl OutputStreams {
+    pub(crate) fn new(streams: mpsc::Receiver<Stream>, closed: &Arc<Notify>) -> Self {
+        Self { streams: Arc::new(Mutex::new(streams)), closed: Arc::clone(closed) }
+    }
 }
 
 /// What the host wants of the container while it runs.
@@ -61,37 +78,79 @@ pub(crate) enum Wish {
     Signal(i32),
     /// Another size of its terminal.
     Resize(TerminalSize),
+    /// Once more, after it has ended.
+    Restart,
+}
+
+/// What a container is run with, again and again.
+#[derive(Debug)]
+pub(crate) struct Runs<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) container: &'a Container,
+    pub(crate) streams: Streams,
+    pub(crate) wishes: mpsc::Receiver<Wish>,
+    pub(crate) outbox: &'a mpsc::Sender<ToHost>,
+    pub(crate) reaper: &'a Reaper,
+    pub(crate) known: &'a watch::Sender<Option<Running>>,
+}
+
+impl Runs<'_> {
+    /// Runs the container to its end, then again as often as the host wishes; tells each end.
+    ///
+    /// # Errors
+    /// Where Podman cannot be run.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let mut arguments = podman::run_arguments(self.name, self.container);
+        let mut size = self.container.terminal;
+        loop {
+            let status = run(&mut self, &arguments, &mut size).await?;
+            let outcome = ToHost::Ended(Outcome::Status(status));
+            drop(self.outbox.send(outcome).await);
+            // What was meant for the run that has ended is not for the next.
+            loop {
+                match self.wishes.recv().await {
+                    Some(Wish::Restart) => break,
+                    Some(Wish::Resize(changed)) => size = size.and(Some(changed)),
+                    Some(Wish::Signal(_)) => {}
+                    None => return Ok(()),
+                }
+            }
+            arguments = podman::start_arguments(self.name, self.container);
+        }
+    }
 }
 
 /// Runs the container to its end; the status as Podman gives it.
-///
-/// # Errors
-/// Where Podman cannot be run.
-pub(crate) async fn run(
-    name: &str,
-    container: &Container,
-    streams: Streams,
-    mut wishes: mpsc::Receiver<Wish>,
-    outbox: &mpsc::Sender<ToHost>,
-    reaper: &Reaper,
-    known: &watch::Sender<Option<Running>>,
+async fn run(
+    runs: &mut Runs<'_>,
+    arguments: &[String],
+    size: &mut Option<TerminalSize>,
 ) -> anyhow::Result<u8> {
+    let Runs { container, outbox, reaper, known, .. } = *runs;
+    let Runs { streams, wishes, .. } = runs;
+    // That of the run before.
+    match fs::remove_file(podman::PID_FILE) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     let mut started = PidFile::watch(podman::PID_FILE.into()).context("failed to watch for the container")?;
     let mut command = Command::new(podman::PROGRAM);
-    command.args(podman::run_arguments(name, container));
-    let ends = Ends::given_to(&mut command, container)?;
+    command.args(arguments);
+    let ends = Ends::given_to(&mut command, container.interactive, *size)?;
     command.env_clear().env("PATH", podman::PATH).env("HOME", "/root");
     reach(outbox, Stage::Prepared).await;
     let (_, mut ended) = reaper.spawn(&mut command).context("failed to start podman")?;
     // Our copies of the pipes' ends would keep them open.
     drop(command);
     let mut outputs = JoinSet::new();
-    outputs.spawn(output(ends.stdout, streams.stdout));
+    outputs.spawn(output(ends.stdout, streams.stdout.clone()));
     if let Some(stderr) = ends.stderr {
-        outputs.spawn(output(stderr, streams.stderr));
+        outputs.spawn(output(stderr, streams.stderr.clone()));
     }
+    // Ends with this run.
+    let mut inputs = JoinSet::new();
     if let Some(stdin) = ends.stdin {
-        tokio::spawn(feed(streams.stdin, stdin));
+        inputs.spawn(feed(streams.stdin.clone(), stdin));
     }
 
     let mut process: Option<AsyncFd<OwnedFd>> = None;
@@ -120,12 +179,13 @@ pub(crate) async fn run(
                         tracing::debug!(signal, %error, "the container got no signal");
                     }
                 }
-                (Wish::Resize(size), _) => {
+                (Wish::Resize(changed), _) => {
                     if let Some(terminal) = &ends.terminal {
-                        terminal.resize(size);
+                        terminal.resize(changed);
+                        *size = Some(changed);
                     }
                 }
-                (Wish::Signal(_), None) => {}
+                (Wish::Signal(_), None) | (Wish::Restart, _) => {}
             },
         }
     };
@@ -167,21 +227,25 @@ struct Ends {
 
 impl Ends {
     /// Pipes, or one terminal, whose other ends the command gets.
-    fn given_to(command: &mut Command, container: &Container) -> anyhow::Result<Self> {
-        if let Some(size) = container.terminal {
+    fn given_to(
+        command: &mut Command,
+        interactive: bool,
+        terminal: Option<TerminalSize>,
+    ) -> anyhow::Result<Self> {
+        if let Some(size) = terminal {
             let (terminal, slave) = Terminal::open(size)?;
             command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
             // Podman takes a change of its terminal's size for the container's.
             crate::sys::lead_a_session_with_terminal(command);
             let end = terminal.end();
-            let stdin = container.interactive.then(|| Arc::clone(end));
+            let stdin = interactive.then(|| Arc::clone(end));
             return Ok(Self { stdin, stdout: Arc::clone(end), stderr: None, terminal: Some(terminal) });
         }
         let (stdout, stdout_end) = output_pipe()?;
         let (stderr, stderr_end) = output_pipe()?;
         command.stdin(Stdio::null()).stdout(stdout_end).stderr(stderr_end);
         let mut stdin = None;
-        if container.interactive {
+        if interactive {
             let (stdin_end, ours) = pipe_with(PipeFlags::CLOEXEC)?;
             command.stdin(stdin_end);
             stdin = Some(Arc::new(Descriptor::new(ours)?));
@@ -203,14 +267,14 @@ fn output_pipe() -> anyhow::Result<(Arc<Descriptor>, OwnedFd)> {
 /// pipe then makes the container's next write fail, as in any pipeline.
 async fn output(pipe: Arc<Descriptor>, host: OutputStreams) {
     tokio::select! {
-        () = drain(pipe, host.streams) => {}
+        () = async { drain(pipe, &mut *host.streams.lock().await).await } => {}
         () = host.closed.notified() => {}
     }
 }
 
 /// Moves a pipe's bytes to the host's stream until the pipe ends. A stream that
 /// broke is replaced by the next; a chunk that was cut then is sent again.
-async fn drain(pipe: Arc<Descriptor>, mut streams: mpsc::Receiver<Stream>) {
+async fn drain(pipe: Arc<Descriptor>, streams: &mut mpsc::Receiver<Stream>) {
     let mut chunk = vec![0; CHUNK];
     let Some(mut stream) = streams.recv().await else { return };
     loop {
@@ -240,8 +304,13 @@ async fn drain(pipe: Arc<Descriptor>, mut streams: mpsc::Receiver<Stream>) {
 }
 
 /// Moves the host's input to the container until either ends.
-async fn feed(mut streams: mpsc::Receiver<Stream>, pipe: Arc<Descriptor>) {
-    let Some(mut stream) = streams.recv().await else { return };
+async fn feed(streams: InputStreams, pipe: Arc<Descriptor>) {
+    let mut streams = streams.0.lock().await;
+    let (current, coming) = &mut *streams;
+    if current.is_none() {
+        *current = coming.recv().await;
+    }
+    let Some(stream) = current else { return };
     let mut chunk = vec![0; 64 << 10];
     loop {
         match stream.read(&mut chunk).await {

@@ -8,10 +8,11 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     build,
-    container::{self, OutputStreams, Wish},
+    container::{self, InputStreams, OutputStreams, Runs, Wish},
     exec::{Execs, Running},
     guest, init,
     reaper::Reaper,
+    tcp,
 };
 
 /// Streams and wishes that wait for a job to take them.
@@ -47,9 +48,9 @@ impl Machine {
         let (wishes, wishes_end) = mpsc::channel(QUEUE);
         let closed = [Arc::new(Notify::new()), Arc::new(Notify::new())];
         let streams = container::Streams {
-            stdin: stdin_end,
-            stdout: OutputStreams { streams: stdout_end, closed: Arc::clone(&closed[0]) },
-            stderr: OutputStreams { streams: stderr_end, closed: Arc::clone(&closed[1]) },
+            stdin: InputStreams::new(stdin_end),
+            stdout: OutputStreams::new(stdout_end, &closed[0]),
+            stderr: OutputStreams::new(stderr_end, &closed[1]),
         };
         let (running, runs) = watch::channel(None);
         Self {
@@ -75,6 +76,10 @@ impl Machine {
             Port::Control => return tracing::warn!("a second control stream was closed"),
             Port::Exec | Port::ExecStdin | Port::ExecStdout | Port::ExecStderr => {
                 return self.execs.attach(port, stream);
+            }
+            Port::Tcp => {
+                tokio::spawn(tcp::serve(stream));
+                return;
             }
         };
         if queue.try_send(stream).is_err() {
@@ -107,12 +112,11 @@ impl Machine {
         };
         let (outbox, reaper) = (self.outbox.clone(), self.reaper.clone());
         tokio::spawn(async move {
-            let outcome = work(plan, root, streams, wishes, &outbox, &reaper, &running).await.unwrap_or_else(
-                |failure| {
-                    Outcome::Failed(Failure { kind: failure.kind, message: format!("{:#}", failure.error) })
-                },
-            );
-            drop(outbox.send(ToHost::Ended(outcome)).await);
+            let Err(failure) = work(plan, root, streams, wishes, &outbox, &reaper, &running).await else {
+                return;
+            };
+            let failure = Failure { kind: failure.kind, message: format!("{:#}", failure.error) };
+            drop(outbox.send(ToHost::Ended(Outcome::Failed(failure))).await);
         });
     }
 }
@@ -133,6 +137,7 @@ fn disk_error(error: anyhow::Error) -> JobError {
     JobError { kind: FailureKind::Disk, error }
 }
 
+/// Does the job; its end is told by then, unless it failed.
 async fn work(
     plan: BootPlan,
     root: anyhow::Result<init::Disks>,
@@ -141,7 +146,7 @@ async fn work(
     outbox: &mpsc::Sender<ToHost>,
     reaper: &Reaper,
     running: &watch::Sender<Option<Running>>,
-) -> Result<Outcome, JobError> {
+) -> Result<(), JobError> {
     let disks = root.map_err(disk_error)?;
     if !PathBuf::from(crate::podman::PROGRAM).exists() {
         let error = anyhow::anyhow!("the base disk has no `{}`", crate::podman::PROGRAM);
@@ -153,14 +158,13 @@ async fn work(
             let image =
                 disks.others.first().ok_or_else(|| anyhow::anyhow!("the machine has no image disk"))?;
             init::mount_image(image).map_err(disk_error)?;
-            let status =
-                container::run(&plan.identity.name, &container, streams, wishes, outbox, reaper, running)
-                    .await?;
-            Ok(Outcome::Status(status))
+            let (name, container, known) = (&*plan.identity.name, &*container, running);
+            Runs { name, container, streams, wishes, outbox, reaper, known }.run().await?;
         }
         Job::BuildImage => {
             build::run(&disks.others, reaper).await?;
-            Ok(Outcome::Status(0))
+            drop(outbox.send(ToHost::Ended(Outcome::Status(0))).await);
         }
     }
+    Ok(())
 }

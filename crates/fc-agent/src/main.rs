@@ -27,6 +27,7 @@ mod power;
 mod reaper;
 mod session;
 mod sys;
+mod tcp;
 mod terminal;
 
 use std::process::ExitCode;

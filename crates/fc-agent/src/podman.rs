@@ -70,6 +70,19 @@ pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
     arguments
 }
 
+/// Arguments of `podman start` for the container that [`run_arguments`] made.
+pub(crate) fn start_arguments(name: &str, container: &Container) -> Vec<String> {
+    let mut arguments: Vec<String> = ["start", "--attach", "--sig-proxy=false"].map(String::from).into();
+    if container.terminal.is_some() {
+        arguments.push("--detach-keys=".into());
+    }
+    if container.interactive {
+        arguments.push("--interactive".into());
+    }
+    arguments.push(name.to_owned());
+    arguments
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

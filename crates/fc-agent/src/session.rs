@@ -85,6 +85,11 @@ async fn session(
                 Some(ToGuest::Start(plan)) => machine.start(*plan),
                 Some(ToGuest::Signal(signal)) => machine.wish(Wish::Signal(signal)),
                 Some(ToGuest::Resize(size)) => machine.wish(Wish::Resize(size)),
+                Some(ToGuest::Restart) => {
+                    outcome.take();
+                    machine.wish(Wish::Restart);
+                }
+                Some(ToGuest::Ping(number)) => sender.send(&ToHost::Pong(number)).await?,
                 Some(ToGuest::OutputClosed(port)) => machine.close_output(port),
                 Some(ToGuest::PowerOff) => break End::PowerOff,
                 None => break End::SessionOver,

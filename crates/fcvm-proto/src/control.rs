@@ -37,6 +37,11 @@ pub enum ToGuest {
     Resize(TerminalSize),
     /// Sync the disks and power off.
     PowerOff,
+    /// After `Ended`: the same container once more, with streams that the host opens anew; that of
+    /// its input stays.
+    Restart,
+    /// To be answered with the same number.
+    Ping(u64),
 }
 
 /// Guest to host.
@@ -46,8 +51,11 @@ pub enum ToHost {
     Log(LogRecord),
     /// A stage was reached: when, in nanoseconds since the kernel's start.
     Reached(Stage, u64),
-    /// The job ended. The last message of a guest; output streams are at their end.
+    /// The job ended; output streams are at their end. Nothing but answers follows, until a
+    /// `Restart`.
     Ended(Outcome),
+    /// The answer to `Ping`.
+    Pong(u64),
 }
 
 /// Milestones of a guest's life, for `--timings` and for state.
@@ -160,7 +168,18 @@ mod tests {
                 0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
             ]
         );
-        let cases: [(ToHost, &[u8]); 4] = [
+        let orders: [(ToGuest, &[u8]); 6] = [
+            (ToGuest::Signal(1), &[1, 2]),
+            (ToGuest::OutputClosed(3), &[2, 3]),
+            (ToGuest::Resize(TerminalSize { rows: 1, columns: 2 }), &[3, 1, 2]),
+            (ToGuest::PowerOff, &[4]),
+            (ToGuest::Restart, &[5]),
+            (ToGuest::Ping(6), &[6, 6]),
+        ];
+        for (message, body) in orders {
+            assert_eq!(frame::encode(&message).unwrap()[frame::HEADER..], *body);
+        }
+        let cases: [(ToHost, &[u8]); 5] = [
             (ToHost::Log(LogRecord { level: LogLevel::Warn, message: "w".into() }), &[0, 1, 1, b'w']),
             (ToHost::Reached(Stage::ContainerEnded, 5), &[1, 2, 5]),
             (ToHost::Ended(Outcome::Status(7)), &[2, 0, 7]),
@@ -168,6 +187,7 @@ mod tests {
                 ToHost::Ended(Outcome::Failed(Failure { kind: FailureKind::Disk, message: "f".into() })),
                 &[2, 1, 0, 1, b'f'],
             ),
+            (ToHost::Pong(4), &[3, 4]),
         ];
         for (message, body) in cases {
             assert_eq!(frame::encode(&message).unwrap()[frame::HEADER..], *body);

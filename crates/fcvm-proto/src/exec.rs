@@ -11,7 +11,7 @@
 //! ```
 //! Each stream has flow control of its own: a reader that stops stops its own output, and a command
 //! that does not read its input still hears of signals. With a terminal there is no error output. The
-//! end of the `Exec` stream kills the command, unless it was started detached.
+//! end of the `Exec` stream kills the command, unless it was started detached or is left to itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,25 @@ pub struct ExecRequest {
     pub detach: bool,
 }
 
+impl ExecRequest {
+    /// A command with nothing of its own: no input, no terminal, the target's environment.
+    #[must_use]
+    pub fn new(id: [u8; EXEC_ID_LEN], target: ExecTarget, command: Vec<String>) -> Self {
+        Self {
+            id,
+            target,
+            command,
+            env: Vec::new(),
+            workdir: None,
+            user: None,
+            privileged: false,
+            terminal: None,
+            interactive: false,
+            detach: false,
+        }
+    }
+}
+
 /// Where a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExecTarget {
@@ -70,6 +89,8 @@ pub enum ExecOrder {
     Signal(i32),
     /// The host's terminal has another size.
     Resize(TerminalSize),
+    /// The host wants to leave: the command is to go on without it.
+    Detach,
 }
 
 /// Guest to host.
@@ -83,6 +104,8 @@ pub enum ExecEvent {
     Ended(u8),
     /// There is no command.
     Failed(Failure),
+    /// The answer to `Detach`: the end of the streams means nothing any more.
+    Detached,
 }
 
 #[cfg(test)]
@@ -108,19 +131,21 @@ mod tests {
         let mut expected = vec![9; EXEC_ID_LEN];
         expected.extend([1, 1, 1, b'c', 1, 1, b'a', 1, b'b', 1, 1, b'/', 0, 1, 1, 24, 80, 1, 0]);
         assert_eq!(frame::encode(&request).unwrap()[frame::HEADER..], expected);
-        let orders: [(ExecOrder, &[u8]); 2] = [
+        let orders: [(ExecOrder, &[u8]); 3] = [
             (ExecOrder::Signal(15), &[0, 30]),
             (ExecOrder::Resize(TerminalSize { rows: 1, columns: 2 }), &[1, 1, 2]),
+            (ExecOrder::Detach, &[2]),
         ];
         for (order, body) in orders {
             assert_eq!(frame::encode(&order).unwrap()[frame::HEADER..], *body);
         }
         let failure = Failure { kind: FailureKind::NotFound, message: "f".into() };
-        let events: [(ExecEvent, &[u8]); 4] = [
+        let events: [(ExecEvent, &[u8]); 5] = [
             (ExecEvent::Accepted, &[0]),
             (ExecEvent::Started, &[1]),
             (ExecEvent::Ended(7), &[2, 7]),
             (ExecEvent::Failed(failure), &[3, 4, 1, b'f']),
+            (ExecEvent::Detached, &[4]),
         ];
         for (event, body) in events {
             assert_eq!(frame::encode(&event).unwrap()[frame::HEADER..], *body);

@@ -16,13 +16,15 @@ pub mod exec;
 pub mod frame;
 pub mod port;
 pub mod session;
+pub mod tcp;
 
 pub use boot::{BootPlan, Container, Identity, Job, Network};
 pub use control::{Failure, FailureKind, Hello, LogLevel, LogRecord, Outcome, Stage, ToGuest, ToHost};
 pub use exec::{ExecEvent, ExecOrder, ExecRequest, ExecTarget, TerminalSize};
 pub use frame::{FrameError, MAX_FRAME};
 pub use port::Port;
+pub use tcp::{TcpReply, TcpRequest};
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;

@@ -21,6 +21,8 @@ pub enum Port {
     ExecStdout = 7,
     /// Its standard error, likewise.
     ExecStderr = 8,
+    /// A connection to a TCP port of the guest's loopback: see [`tcp`](crate::tcp).
+    Tcp = 9,
 }
 
 impl Port {
@@ -42,6 +44,7 @@ impl Port {
             6 => Some(Self::ExecStdin),
             7 => Some(Self::ExecStdout),
             8 => Some(Self::ExecStderr),
+            9 => Some(Self::Tcp),
             _ => None,
         }
     }
@@ -51,7 +54,7 @@ impl Port {
     #[must_use]
     pub const fn client_may_open(self) -> bool {
         match self {
-            Self::Control | Self::Stdin | Self::Stdout | Self::Stderr => false,
+            Self::Control | Self::Stdin | Self::Stdout | Self::Stderr | Self::Tcp => false,
             Self::Exec | Self::ExecStdin | Self::ExecStdout | Self::ExecStderr => true,
         }
     }
@@ -73,12 +76,13 @@ mod tests {
             (Port::ExecStdin, 6),
             (Port::ExecStdout, 7),
             (Port::ExecStderr, 8),
+            (Port::Tcp, 9),
         ];
         for (port, number) in frozen {
             assert_eq!(port.number(), number);
             assert_eq!(Port::from_number(number), Some(port));
         }
         assert_eq!(Port::from_number(0), None);
-        assert_eq!(Port::from_number(9), None);
+        assert_eq!(Port::from_number(10), None);
     }
 }

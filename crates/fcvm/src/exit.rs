@@ -12,6 +12,7 @@
 use std::{error::Error, io};
 
 use crate::{
+    copy::CopyError,
     hypervisor::HypervisorError,
     image::{
         ImageError, NameError, credentials::CredentialsError, registries::RegistriesError,
@@ -43,6 +44,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         of(cause, DataDirError::hint)
             .or_else(|| of(cause, HypervisorError::hint))
             .or_else(|| of(cause, ExecError::hint))
+            .or_else(|| of(cause, CopyError::hint))
             .or_else(|| of(cause, ImageError::hint))
             .or_else(|| of(cause, CredentialsError::hint))
             .or_else(|| of(cause, NameError::hint))

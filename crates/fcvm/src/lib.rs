@@ -5,8 +5,10 @@
 
 pub mod cli;
 pub mod commands;
+pub mod copy;
 pub mod exit;
 pub mod hash;
+pub mod health;
 mod http;
 pub mod hypervisor;
 pub mod image;

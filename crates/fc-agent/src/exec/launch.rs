@@ -104,17 +104,18 @@ impl Pipes {
     /// Moves bytes until the command has ended.
     pub(super) fn pump(self, streams: Streams) -> Pumps {
         let (over, ended) = watch::channel(false);
+        let (left, leaving) = watch::channel(false);
         let mut outputs = JoinSet::new();
         for (from, stream) in [(self.stdout, streams.stdout), (self.stderr, streams.stderr)] {
             if let Some(from) = from {
-                outputs.spawn(output(from, stream, ended.clone()));
+                outputs.spawn(output(from, stream, ended.clone(), leaving.clone()));
             }
         }
         let mut inputs = JoinSet::new();
         if let Some(to) = self.stdin {
             inputs.spawn(input(streams.stdin, to));
         }
-        Pumps { over, outputs, _inputs: inputs }
+        Pumps { over, left, outputs, _inputs: inputs }
     }
 }
 
@@ -131,12 +132,18 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 #[derive(Debug)]
 pub(super) struct Pumps {
     over: watch::Sender<bool>,
+    left: watch::Sender<bool>,
     outputs: JoinSet<()>,
     /// Ends with this.
     _inputs: JoinSet<()>,
 }
 
 impl Pumps {
+    /// The host leaves: what the command still writes goes nowhere, in place of failing.
+    pub(super) fn leave(&self) {
+        self.left.send_replace(true);
+    }
+
     /// Waits until all that a command that has ended had written is sent.
     pub(super) async fn finish(mut self) {
         self.over.send_replace(true);
@@ -146,8 +153,14 @@ impl Pumps {
 
 /// Moves output to the host. Where the host does not want it, dropping our end makes the command's
 /// next write fail, as in any pipeline.
-async fn output(from: Arc<Descriptor>, stream: oneshot::Receiver<Stream>, mut ended: watch::Receiver<bool>) {
-    let Ok(mut stream) = stream.await else { return };
+async fn output(
+    from: Arc<Descriptor>,
+    stream: oneshot::Receiver<Stream>,
+    mut ended: watch::Receiver<bool>,
+    left: watch::Receiver<bool>,
+) {
+    let Ok(stream) = stream.await else { return };
+    let mut stream = Some(stream);
     let mut chunk = vec![0; CHUNK];
     loop {
         let read = tokio::select! {
@@ -158,18 +171,26 @@ async fn output(from: Arc<Descriptor>, stream: oneshot::Receiver<Stream>, mut en
         };
         match read {
             Ok(read @ 1..) => {
-                if let Err(error) = stream.write_all(&chunk[..read]).await {
-                    return tracing::debug!(%error, "the host takes no more output");
-                }
-                if let Err(error) = stream.flush().await {
-                    return tracing::debug!(%error, "the host takes no more output");
+                let Some(host) = &mut stream else { continue };
+                let sent = match host.write_all(&chunk[..read]).await {
+                    Ok(()) => host.flush().await,
+                    failed => failed,
+                };
+                if let Err(error) = sent {
+                    tracing::debug!(%error, "the host takes no more output");
+                    if !*left.borrow() {
+                        return;
+                    }
+                    stream = None;
                 }
             }
             // A terminal whose other end is closed tells EIO.
             Ok(0) | Err(_) => break,
         }
     }
-    if let Err(error) = stream.shutdown().await {
+    if let Some(mut stream) = stream
+        && let Err(error) = stream.shutdown().await
+    {
         tracing::debug!(%error, "the end of the output was not delivered");
     }
 }

@@ -196,6 +196,7 @@ async fn attend(
     let mut process: Option<AsyncFd<OwnedFd>> = None;
     let mut waiting = Vec::new();
     let mut host = true;
+    let mut left = request.detach;
     let status = loop {
         tokio::select! {
             status = &mut ended => break status?,
@@ -223,9 +224,17 @@ async fn attend(
                         }
                         continue;
                     }
+                    Some(ExecOrder::Detach) => {
+                        left = true;
+                        pumps.leave();
+                        if let Err(error) = events.send(&ExecEvent::Detached).await {
+                            tracing::debug!(%error, "the host has left already");
+                        }
+                        continue;
+                    }
                     None => {
                         host = false;
-                        if request.detach {
+                        if left {
                             continue;
                         }
                         Signal::KILL.as_raw()

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::vm::DetachKeys;
+
 /// Run a command in a VM that runs.
 ///
 /// In its container, or with --vm beside it. Exits with the command's status; 125 where fcvm failed,
@@ -33,6 +35,9 @@ pub struct Args {
     /// Leave the command to itself once it runs
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     pub detach: bool,
+    /// Keys that leave a command with -it to itself; an empty text for none
+    #[arg(long, default_value_t, value_name = "KEYS")]
+    pub detach_keys: DetachKeys,
     /// Set an environment variable; without a value, the host's; NAME* all that begin so
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,

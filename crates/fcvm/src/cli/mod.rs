@@ -1,7 +1,11 @@
 //! The command line: clap types only, one file per command; no I/O.
 
 pub mod completions;
+pub mod cp;
+pub mod events;
 pub mod exec;
+pub mod gc;
+pub mod health;
 pub mod image;
 pub mod inspect;
 pub mod kill;
@@ -10,10 +14,13 @@ pub mod logs;
 pub mod ls;
 pub mod podman;
 pub mod registry;
+pub mod rename;
+pub mod restart;
 pub mod rm;
 pub mod setup;
 pub mod size;
 pub mod stop;
+pub mod top;
 pub mod wait;
 
 use clap::{Parser, Subcommand};
@@ -56,12 +63,18 @@ pub enum Command {
     Podman(podman::Command),
     Ls(ls::Args),
     Exec(exec::Args),
+    Cp(cp::Args),
     Logs(logs::Args),
+    Top(top::Args),
     Stop(stop::Args),
+    Restart(restart::Args),
     Kill(kill::Args),
     Wait(wait::Args),
+    Rename(rename::Args),
     Rm(rm::Args),
     Inspect(inspect::Args),
+    Events(events::Args),
+    Gc(gc::Args),
     Login(login::Login),
     Logout(login::Logout),
     /// Manage images

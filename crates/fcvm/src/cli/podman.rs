@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use super::{registry::Access, setup::Sources, size};
+use super::{health::Health, registry::Access, setup::Sources, size};
 use crate::{
     hypervisor::Choice,
     image::{ImageRef, PullPolicy},
-    state::VmName,
+    state::{RestartPolicy, VmName},
     vm::log::LEAST_LIMIT,
 };
 
@@ -84,6 +84,12 @@ pub struct Run {
     /// Remove the VM's record and log when it ends: in the foreground always so
     #[arg(long)]
     pub rm: bool,
+    /// Run the container again when it has ended: no, on-failure[:N], always or unless-stopped
+    #[arg(long, default_value_t, value_name = "POLICY")]
+    pub restart: RestartPolicy,
+    /// Kill the container when it has run for so long; its status is then 255
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u32>,
     /// Write the VM's id to a file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
@@ -98,6 +104,8 @@ pub struct Run {
     pub pull: PullPolicy,
     #[command(flatten)]
     pub access: Access,
+    #[command(flatten, next_help_heading = "Health")]
+    pub health: Health,
 
     /// Virtual CPUs
     #[arg(long, default_value = "2", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32), help_heading = "Machine")]

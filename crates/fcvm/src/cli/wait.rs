@@ -19,4 +19,8 @@ pub enum Condition {
     Exited,
     /// The container runs
     Running,
+    /// The container runs and is well: without a health check, it runs
+    Healthy,
+    /// The container's health check fails
+    Unhealthy,
 }

@@ -10,7 +10,7 @@ use crate::{
     output::{Printer, USUAL_SIZE, terminal_size},
     state::{Registry, RuntimeDir, StateError, VmState},
     storage::DataDir,
-    vm,
+    vm::{self, Ends},
 };
 
 /// Runs `fcvm exec`.
@@ -37,7 +37,9 @@ pub fn run(args: Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exit
         interactive: args.interactive,
         detach: args.detach,
     };
-    Ok(ExitCode::from(super::block_on(vm::exec(&vm, &registry, &request))??))
+    let mut ends = Ends::inherited(&request)?;
+    ends.detach_keys = Some(args.detach_keys);
+    Ok(ExitCode::from(super::block_on(vm::exec(&vm, &registry, &request, ends))??))
 }
 
 /// The VM and the command. With a PID there is no name: all words are the command's.

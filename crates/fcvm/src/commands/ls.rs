@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     cli::ls::Args,
     output::{Printer, ago, table},
-    state::{Registry, RuntimeDir, Status, Usage, VmState},
+    state::{HealthStatus, Registry, RuntimeDir, Status, Usage, VmState},
     storage::DataDir,
 };
 
@@ -85,6 +85,15 @@ fn row(vm: &Listed, now: Timestamp) -> [String; 8] {
 
 /// What it does, or how and when it ended.
 fn status(vm: &VmState, now: Timestamp) -> String {
+    if vm.status == Status::Running && !vm.responding {
+        return "running (not answering)".into();
+    }
+    // Without a check of its own a container that runs is well, which need not be said.
+    if vm.status == Status::Running
+        && (!vm.health_log.is_empty() || vm.health_status == HealthStatus::Starting)
+    {
+        return format!("running ({})", vm.health_status);
+    }
     if vm.status != Status::Exited {
         return vm.status.to_string();
     }

@@ -1,8 +1,11 @@
 //! One file per command: arguments in, calls to the domain modules, output.
 
 pub mod completions;
+pub mod cp;
 mod environment;
+pub mod events;
 pub mod exec;
+pub mod gc;
 pub mod image;
 pub mod inspect;
 pub mod kill;
@@ -11,10 +14,13 @@ pub mod logout;
 pub mod logs;
 pub mod ls;
 pub mod podman;
+pub mod rename;
+pub mod restart;
 pub mod rm;
 pub mod setup;
 pub mod stop;
 mod targets;
+pub mod top;
 pub mod wait;
 
 use std::process::ExitCode;
@@ -25,7 +31,7 @@ use clap::Parser as _;
 use crate::{
     cli::{Cli, Command},
     exit,
-    image::Store,
+    image::{Pruning, Store},
     output::{self, Printer},
     state::{Registry, RuntimeDir},
     storage::DataDir,
@@ -56,17 +62,27 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
     }
     let role = podman::Role::of_this_process();
     let data = DataDir::open(cli.global.data_dir)?;
+    // It says what it removes.
+    if let Command::Gc(args) = &cli.command {
+        return gc::run(args, &data, printer);
+    }
     collect_garbage(&data);
     match cli.command {
         Command::Podman(command) => podman::run(command, role, &data, printer),
         Command::Ls(args) => ls::run(&args, &data, printer),
         Command::Exec(args) => exec::run(args, &data, printer),
+        Command::Cp(args) => cp::run(args, &data, printer),
         Command::Logs(args) => logs::run(args, &data, printer),
         Command::Stop(args) => stop::run(&args, &data, printer),
+        Command::Top(args) => top::run(args, &data),
+        Command::Restart(args) => restart::run(&args, &data, printer),
         Command::Kill(args) => kill::run(&args, &data, printer),
         Command::Wait(args) => wait::run(&args, &data, printer),
+        Command::Rename(args) => rename::run(&args, &data),
         Command::Rm(args) => rm::run(&args, &data, printer),
         Command::Inspect(args) => inspect::run(&args, &data, printer),
+        Command::Events(args) => events::run(&args, &data, printer),
+        Command::Gc(args) => gc::run(&args, &data, printer),
         Command::Login(args) => login::run(&args, printer),
         Command::Logout(args) => logout::run(&args, printer),
         Command::Image(command) => image::run(command, &data, printer),
@@ -96,7 +112,7 @@ fn collect_garbage(data: &DataDir) {
     if let Err(error) = Registry::new(data, RuntimeDir::from_env()).collect_garbage() {
         tracing::warn!(%error, "what dead VMs left could not be removed");
     }
-    if let Err(error) = Store::open(data).gc() {
+    if let Err(error) = Store::open(data).gc(Pruning::Real) {
         tracing::warn!(%error, "what interrupted work on images left could not be removed");
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     cli::wait::{Args, Condition},
     exit,
     output::Printer,
-    state::{Event, Registry, RuntimeDir, Status, VmState},
+    state::{Event, HealthStatus, Registry, RuntimeDir, Status, VmState},
     storage::DataDir,
     vm::control::{Client, ControlError},
 };
@@ -22,7 +22,13 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
     for vm in &args.vms {
         let waited = registry.find(vm).map_err(anyhow::Error::from).and_then(|vm| match args.condition {
             Condition::Exited => exited(&vm, &registry).map(Some),
-            Condition::Running => running(&vm, &registry).map(|()| None),
+            Condition::Running => until(&vm, &registry, |vm| vm.status == Status::Running).map(|()| None),
+            Condition::Healthy => {
+                until(&vm, &registry, |vm| vm.health_status == HealthStatus::Healthy).map(|()| None)
+            }
+            Condition::Unhealthy => {
+                until(&vm, &registry, |vm| vm.health_status == HealthStatus::Unhealthy).map(|()| None)
+            }
         });
         match waited {
             Ok(Some(code)) => printer.data(code)?,
@@ -36,14 +42,14 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
     Ok(result)
 }
 
-/// Waits until the container runs.
-fn running(vm: &VmState, registry: &Registry) -> anyhow::Result<()> {
+/// Waits until a VM that lives is as it should be.
+fn until(vm: &VmState, registry: &Registry, reached: fn(&VmState) -> bool) -> anyhow::Result<()> {
     let watch = registry.watch(vm)?;
     loop {
         let ended = watch.wait(Some(std::time::Duration::ZERO))? == Event::Ended;
-        match registry.get(&vm.id).map(|vm| vm.status) {
-            Some(Status::Running) if !ended => return Ok(()),
-            Some(Status::Created | Status::Starting) if !ended => {}
+        match registry.get(&vm.id) {
+            Some(vm) if !ended && vm.status == Status::Running && reached(&vm) => return Ok(()),
+            Some(vm) if !ended && vm.status != Status::Exited => {}
             _ => return Err(ControlError::NotRunning { name: vm.name.clone() }.into()),
         }
         watch.wait(None)?;

@@ -91,6 +91,12 @@ impl Printer {
         io::stdin().is_terminal()
     }
 
+    /// Whether standard output is a terminal.
+    #[must_use]
+    pub fn stdout_is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
     /// Asks the user whether to go on; no answer is a no.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Registry, StateError, VmState};
+use super::{Registry, StateError, VmName, VmState};
 
 /// A recorded VM of this process. Dropped, everything of it is removed.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Claim {
             state,
             kept: false,
         };
-        registry.write(&claim.state)?;
+        registry.write(None, &claim.state)?;
         fs_err::create_dir_all(&claim.directory)
             .map_err(|source| StateError::Create { path: claim.directory.clone(), source })?;
         registry.create_runtime_dir(&claim.state.id)?;
@@ -57,8 +57,17 @@ impl Claim {
     /// Where it cannot be written.
     pub fn update(&mut self, change: impl FnOnce(&mut VmState)) -> Result<(), StateError> {
         let _lock = self.registry.lock()?;
+        let old = self.state.clone();
         change(&mut self.state);
-        self.registry.write(&self.state)
+        self.registry.write(Some(&old), &self.state)
+    }
+
+    /// Gives the VM another name.
+    ///
+    /// # Errors
+    /// Where it is taken, or the record cannot be written.
+    pub fn rename(&mut self, name: &VmName) -> Result<(), StateError> {
+        self.registry.rename(&mut self.state, name)
     }
 
     /// The VM has ended, like this: its record and log are kept where they are to be, the rest is removed.
@@ -66,20 +75,23 @@ impl Claim {
     /// # Errors
     /// Where the record cannot be written; the next command then tries again.
     pub fn finish(mut self, exit_code: Option<u8>, error: Option<String>) -> Result<(), StateError> {
-        if !self.state.is_kept() {
-            return Ok(());
-        }
-        self.kept = true;
+        let old = self.state.clone();
         (self.state.exit_code, self.state.error) = (exit_code, error);
         let _lock = self.registry.lock()?;
-        self.registry.keep(&mut self.state)
+        if self.state.is_kept() {
+            self.kept = true;
+            return self.registry.keep(&old, &mut self.state);
+        }
+        self.state.end();
+        self.registry.tell(Some(&old), Some(&self.state));
+        Ok(())
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.kept
-            && let Err(error) = self.registry.remove(&self.state.id)
+            && let Err(error) = self.registry.remove(&self.state)
         {
             tracing::warn!(%error, vm = %self.state.id, "left for the next clean-up");
         }

@@ -62,6 +62,15 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+    /// The log of events could not be read, or what was read not be written.
+    #[error("failed to show events of `{path}`")]
+    Events {
+        /// The log.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The lock could not be taken.
     #[error(transparent)]
     Lock(#[from] crate::storage::LockError),

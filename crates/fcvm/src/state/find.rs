@@ -40,7 +40,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        state::{Life, NewVm, RuntimeDir},
+        state::{Life, NewVm, RestartPolicy, RuntimeDir},
         storage::DataDir,
     };
 
@@ -59,6 +59,7 @@ mod tests {
                 memory_mib: 256,
                 life: Life::Foreground,
                 labels: BTreeMap::new(),
+                restart_policy: RestartPolicy::No,
             };
             registry.claim(vm).unwrap()
         };

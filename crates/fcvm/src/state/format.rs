@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{VmId, VmName};
+use super::{RestartPolicy, VmId, VmName};
 use crate::{hash::Digest, process::Owner};
 
 /// Version of the state file. A file of a newer one is left alone.
@@ -38,6 +38,18 @@ pub struct VmState {
     pub status: Status,
     /// What health checks say.
     pub health_status: HealthStatus,
+    /// The last results of the health check, the newest last: at most [`HEALTH_LOG`].
+    #[serde(default)]
+    pub health_log: Vec<HealthResult>,
+    /// Whether the guest answers: one that does not says nothing of its container's health.
+    #[serde(default = "yes")]
+    pub responding: bool,
+    /// Whether the container runs again once it has ended.
+    #[serde(default)]
+    pub restart_policy: RestartPolicy,
+    /// How often it ran again.
+    #[serde(default)]
+    pub restarts: u32,
     /// The container's status once it has ended.
     pub exit_code: Option<u8>,
     /// Why there is no exit code, where a VM ended without one.
@@ -78,11 +90,39 @@ impl VmState {
         self.status != Status::Exited && self.owner.is_alive()
     }
 
+    /// All has ended, now.
+    pub(super) fn end(&mut self) {
+        self.status = Status::Exited;
+        self.health_status = HealthStatus::Stopped;
+        self.hypervisor_process = None;
+        self.finished = Some(Timestamp::now());
+    }
+
     /// Whether record and log stay when it ends: one that never ran is gone.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.detached && !self.remove && self.started.is_some()
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Length of [`VmState::health_log`], as Podman's.
+pub const HEALTH_LOG: usize = 5;
+
+/// One health check that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthResult {
+    /// When it began.
+    pub start: Timestamp,
+    /// When it ended.
+    pub end: Timestamp,
+    /// The status of a command; of a request 0 where the answer was as expected, else 1.
+    pub exit_code: u8,
+    /// What the command wrote, or what was answered: untrusted, cut.
+    pub output: String,
 }
 
 /// What kind of process owns a VM.
@@ -127,6 +167,17 @@ pub enum HealthStatus {
     Stopped,
 }
 
+impl std::fmt::Display for HealthStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
@@ -155,5 +206,6 @@ mod tests {
         let state: VmState = serde_json::from_str(text).unwrap();
         assert!(!state.is_kept() && !state.is_alive(), "{state:?}");
         assert_eq!((state.status, state.finished, state.error), (Status::Running, None, None));
+        assert!(state.responding && state.restart_policy == RestartPolicy::No);
     }
 }

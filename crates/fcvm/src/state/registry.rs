@@ -5,20 +5,17 @@ use std::{
     ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use super::{
-    Claim, FORMAT, HealthStatus, ProcessType, RuntimeDir, StateError, Status, VmId, VmName, VmState,
+    Claim, FORMAT, HealthStatus, ProcessType, RestartPolicy, RuntimeDir, StateError, Status, VmId, VmName,
+    VmState,
 };
 use crate::{
     process::Owner,
-    storage::{AtomicFile, DataDir, Lock, TEMPORARY_PREFIX},
+    storage::{AtomicFile, DataDir, Lock},
 };
 use jiff::Timestamp;
-
-/// How long a killed hypervisor may take to give its memory back.
-const LONGEST_DEATH: Duration = Duration::from_secs(10);
 
 /// The container's log and, with more behind the name, the older part of it.
 pub const LOG_FILE: &str = "container.log";
@@ -26,8 +23,8 @@ pub const LOG_FILE: &str = "container.log";
 /// The state files of a data directory.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    data: DataDir,
-    runtime: RuntimeDir,
+    pub(super) data: DataDir,
+    pub(super) runtime: RuntimeDir,
 }
 
 /// What a new VM is to be.
@@ -49,6 +46,8 @@ pub struct NewVm {
     pub life: Life,
     /// The user's labels of the container.
     pub labels: BTreeMap<String, String>,
+    /// Whether its container runs again.
+    pub restart_policy: RestartPolicy,
 }
 
 /// How a VM lives, and what of it stays.
@@ -90,59 +89,6 @@ impl Registry {
         Ok(vms)
     }
 
-    /// Does for dead owners what they did not: removes what they left, or keeps record and log as
-    /// of a VM that has exited; how many VMs that were.
-    ///
-    /// # Errors
-    /// Where the directory cannot be read or locked. What cannot be removed is
-    /// logged and left for the next time.
-    pub fn collect_garbage(&self) -> Result<usize, StateError> {
-        // Nothing to lock for where there is nothing at all: a reader of an empty directory writes nothing.
-        if !self.data.state().exists() {
-            return Ok(0);
-        }
-        let _lock = self.lock()?;
-        self.collect_locked()
-    }
-
-    fn collect_locked(&self) -> Result<usize, StateError> {
-        let mut collected = 0;
-        let dead = |state: &VmState| state.status != Status::Exited && !state.owner.is_alive();
-        for mut state in self.read_all()?.into_iter().filter(dead) {
-            tracing::debug!(vm = %state.name, id = %state.id, "collecting what a dead process left");
-            // The owner is dying at least, if not gone.
-            for process in state.hypervisor_process.iter().chain([&state.owner]) {
-                if let Err(error) = process.kill(LONGEST_DEATH) {
-                    tracing::warn!(%error, pid = process.pid, "what is left of a VM cannot be killed");
-                }
-            }
-            if state.is_kept() {
-                if state.exit_code.is_none() {
-                    state.error = Some(format!("its fcvm process (PID {}) died", state.owner.pid));
-                }
-                if let Err(error) = self.keep(&mut state) {
-                    tracing::warn!(%error, vm = %state.name, "left for the next clean-up");
-                }
-            } else if let Err(error) = self.remove(&state.id) {
-                tracing::warn!(%error, vm = %state.name, "left for the next clean-up");
-            }
-            collected += 1;
-        }
-        self.remove_temporary_files();
-        Ok(collected)
-    }
-
-    /// Files that a writer left who was killed: whoever writes holds the lock.
-    fn remove_temporary_files(&self) {
-        for entry in fs::read_dir(self.data.state()).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes())
-                && let Err(error) = fs_err::remove_file(entry.path())
-            {
-                tracing::warn!(%error, "left for the next clean-up");
-            }
-        }
-    }
-
     /// Records a new VM under its name, and makes its directories.
     ///
     /// # Errors
@@ -175,6 +121,10 @@ impl Registry {
             command: vm.command,
             status: Status::Created,
             health_status: HealthStatus::Starting,
+            health_log: Vec::new(),
+            responding: true,
+            restart_policy: vm.restart_policy,
+            restarts: 0,
             exit_code: None,
             error: None,
             created: Timestamp::now(),
@@ -229,21 +179,23 @@ impl Registry {
                 Err(StateError::Alive { name: state.name, status: state.status })
             }
             Some(state) => {
-                self.remove(&state.id).map_err(|source| StateError::Remove { name: state.name, source })
+                self.remove(&state).map_err(|source| StateError::Remove { name: state.name, source })
             }
         }
     }
 
     /// Removes everything of a VM, its state file last and only after the rest.
-    pub(super) fn remove(&self, id: &VmId) -> io::Result<()> {
-        for directory in [self.directory(id), self.runtime.of(id)] {
+    pub(super) fn remove(&self, state: &VmState) -> io::Result<()> {
+        for directory in [self.directory(&state.id), self.runtime.of(&state.id)] {
             gone(fs_err::remove_dir_all(directory))?;
         }
-        gone(fs_err::remove_file(self.path(id)))
+        gone(fs_err::remove_file(self.path(&state.id)))?;
+        self.tell(Some(state), None);
+        Ok(())
     }
 
     /// Keeps of a VM what is left of one that has exited: its log, and its record with its end.
-    pub(super) fn keep(&self, state: &mut VmState) -> Result<(), StateError> {
+    pub(super) fn keep(&self, old: &VmState, state: &mut VmState) -> Result<(), StateError> {
         let error = |source| StateError::Remove { name: state.name.clone(), source };
         for entry in fs::read_dir(self.directory(&state.id)).into_iter().flatten() {
             let entry = entry.map_err(error)?;
@@ -255,18 +207,17 @@ impl Registry {
             }
         }
         gone(fs_err::remove_dir_all(self.runtime.of(&state.id))).map_err(error)?;
-        state.status = Status::Exited;
-        state.health_status = HealthStatus::Stopped;
-        state.hypervisor_process = None;
-        state.finished = Some(Timestamp::now());
-        self.write(state)
+        state.end();
+        self.write(Some(old), state)
     }
 
-    /// Writes a record; to be called with the lock held.
-    pub(super) fn write(&self, state: &VmState) -> Result<(), StateError> {
+    /// Writes a record in place of the old one; to be called with the lock held.
+    pub(super) fn write(&self, old: Option<&VmState>, state: &VmState) -> Result<(), StateError> {
         let path = self.path(&state.id);
         let bytes = serde_json::to_vec_pretty(state).expect("a state has only plain fields");
-        AtomicFile::write_volatile(&path, &bytes).map_err(|source| StateError::Write { path, source })
+        AtomicFile::write_volatile(&path, &bytes).map_err(|source| StateError::Write { path, source })?;
+        self.tell(old, Some(state));
+        Ok(())
     }
 
     /// The record of a VM as it is now; `None` where there is none.
@@ -299,7 +250,7 @@ impl Registry {
 }
 
 /// What is gone already need not be removed.
-fn gone(removed: io::Result<()>) -> io::Result<()> {
+pub(super) fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
@@ -346,6 +297,7 @@ fn random_id() -> Result<VmId, StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::TEMPORARY_PREFIX;
 
     fn registry(root: &Path) -> Registry {
         let data = DataDir::open(Some(root.join("data"))).unwrap();
@@ -362,6 +314,7 @@ mod tests {
             memory_mib: 256,
             life: Life::Foreground,
             labels: BTreeMap::new(),
+            restart_policy: RestartPolicy::No,
         }
     }
 
@@ -408,8 +361,8 @@ mod tests {
         };
         dead(&registry, detached("ended", Life::Detached), ended);
         // The others went with the claims of those after them.
-        assert_eq!(registry.collect_garbage().unwrap(), 1);
-        assert_eq!(registry.collect_garbage().unwrap(), 0);
+        assert_eq!(registry.collect_garbage().unwrap().len(), 1);
+        assert_eq!(registry.collect_garbage().unwrap(), []);
         let kept = registry.list_all().unwrap();
         let names: Vec<_> = kept.iter().map(|vm| vm.name.as_str()).collect();
         assert_eq!(names, ["ended", "web"]);
@@ -471,7 +424,7 @@ mod tests {
         let claim = registry.claim(vm(None)).unwrap();
         let left = registry.data.state().join(format!("{TEMPORARY_PREFIX}abc"));
         fs::write(&left, b"{").unwrap();
-        assert_eq!(registry.collect_garbage().unwrap(), 0);
+        assert_eq!(registry.collect_garbage().unwrap(), []);
         assert!(!left.exists());
         assert_eq!(registry.list().unwrap(), [claim.state().clone()]);
     }
@@ -492,10 +445,10 @@ mod tests {
         let (directory, sockets) = (claim.directory().to_owned(), claim.runtime_dir().to_owned());
         std::mem::forget(claim);
         assert!(registry.list().unwrap().is_empty());
-        assert_eq!(registry.collect_garbage().unwrap(), 1);
+        assert_eq!(registry.collect_garbage().unwrap().len(), 1);
         assert!(!directory.exists() && !sockets.exists());
         assert!(!hypervisor.wait().unwrap().success(), "the orphan was killed");
-        assert_eq!(registry.collect_garbage().unwrap(), 0);
+        assert_eq!(registry.collect_garbage().unwrap(), []);
     }
 
     #[test]
@@ -509,7 +462,7 @@ mod tests {
         for (name, bytes) in odd {
             fs::write(state.join(name), bytes).unwrap();
         }
-        assert_eq!(registry.collect_garbage().unwrap(), 0);
+        assert_eq!(registry.collect_garbage().unwrap(), []);
         assert!(registry.list().unwrap().is_empty());
         for (name, bytes) in odd {
             assert_eq!(fs::read(state.join(name)).unwrap(), bytes);

@@ -2,10 +2,12 @@
 
 use std::{
     io,
+    os::fd::AsFd as _,
+    pin::Pin,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use fcvm_link::Stream;
+use fcvm_link::Opener;
 use fcvm_proto::{
     BootPlan, Identity, Job, LogLevel, LogRecord, Network, Outcome, Port, Stage, ToGuest, ToHost,
     session::{KEY_LEN, LinkKey, SessionId},
@@ -15,7 +17,8 @@ use tokio::{
     net::UnixStream,
     process::Child,
     sync::{mpsc, watch},
-    time::timeout,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -24,8 +27,10 @@ use super::{
     console::{Source, Tail},
     control::{Action, Order, Reply, Server},
     guest::Guest,
+    heartbeat::{Beat, Heartbeat},
     input,
-    outputs::Outputs,
+    outputs::{One, Outputs},
+    restarts::Restarts,
     run::{Input, Plan, random},
     signals::{Signals, Sizes},
     spool::Done,
@@ -33,19 +38,22 @@ use super::{
 };
 use crate::{
     exit,
+    health::{self, Report},
     hypervisor::{Hypervisor, Machine, Stop},
     output::{RawMode, sanitize},
     process::{Owner, Parent, SignalNumber},
-    state::{Claim, HealthStatus, Status, VmState},
+    state::{Claim, HEALTH_LOG, HealthStatus, Status, VmState},
 };
 
 /// Random bytes for a guest.
 const ENTROPY: usize = 64;
 /// A hypervisor whose link broke because it ends has ended by then.
 const DYING: Duration = Duration::from_secs(5);
+/// The status of a container that ran for too long, as Podman's.
+const TIMED_OUT: u8 = 255;
 
-/// Output and error output of a container.
-type Streams = Option<(Stream, Option<Stream>)>;
+/// Moves a run's output, from its streams' beginning to their end.
+type Filling<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// A launched machine on its way through its states.
 #[derive(Debug)]
@@ -66,6 +74,16 @@ pub(super) struct Attempt<'a> {
     unheard: Option<&'a Parent>,
     server: Option<Server>,
     stopping: Stopping,
+    restarts: &'a mut Restarts,
+    /// When the next run begins, between two.
+    resting: Option<Instant>,
+    /// When this run has taken too long.
+    deadline: Option<Instant>,
+    timed_out: bool,
+    heartbeat: Option<Heartbeat>,
+    health: Option<mpsc::Receiver<Report>>,
+    /// What checks the health.
+    checking: JoinSet<()>,
 }
 
 impl<'a> Attempt<'a> {
@@ -79,6 +97,7 @@ impl<'a> Attempt<'a> {
         claim: &'a mut Claim,
         timings: &'a mut Timings,
         machine: Machine,
+        restarts: &'a mut Restarts,
     ) -> Result<Self, VmError> {
         let read = |source| VmError::Host { what: "read the guest's console", source };
         let log = claim.directory().join("console.log");
@@ -105,6 +124,13 @@ impl<'a> Attempt<'a> {
             unheard: None,
             server: None,
             stopping: Stopping::default(),
+            restarts,
+            resting: None,
+            deadline: None,
+            timed_out: false,
+            heartbeat: None,
+            health: None,
+            checking: JoinSet::new(),
         })
     }
 
@@ -118,21 +144,11 @@ impl<'a> Attempt<'a> {
         signals: &mut Signals,
         outputs: &Outputs,
     ) -> Result<u8, VmError> {
-        let (mut guest, streams) = self.greet(key, signals).await?;
+        let mut guest = self.greet(key, signals).await?;
         self.timings.hello(&guest.hello);
         tracing::debug!(target: "agent", build = %sanitize(&guest.hello.build), kernel = %sanitize(&guest.hello.kernel), "hello");
         let mut orders = self.listen(&guest)?;
-        let filling = async {
-            if let Some((stdout, stderr)) = streams {
-                let stderr = async {
-                    if let Some(stderr) = stderr {
-                        outputs.stderr.fill(stderr).await;
-                    }
-                };
-                tokio::join!(outputs.stdout.fill(stdout), stderr);
-            }
-        };
-        tokio::pin!(filling);
+        let mut filling = self.fill(&guest, outputs);
         let mut filled = false;
         let mut told = [false; 2];
         let mut interrupted = false;
@@ -140,20 +156,22 @@ impl<'a> Attempt<'a> {
             Sizes::listen().map_err(|source| VmError::Host { what: "listen to signals", source })?;
         let mut outcome = None;
         let status = loop {
-            if let Some(status) = outcome.filter(|_| filled && self.unheard.is_none()) {
+            if let Some(status) = outcome.filter(|_| filled && self.unheard.is_none())
+                && !self.rests(status)
+            {
                 return Ok(status);
             }
             tokio::select! {
                 biased;
-                message = guest.message(), if outcome.is_none() => match message {
-                    Some(message) => outcome = self.hear(message?, &guest)?,
+                message = guest.message() => match message {
+                    Some(message) => outcome = self.hear(message?, &guest)?.or(outcome),
                     None => {
                         let closed = VmError::Violation { what: "it closed the control stream".into() };
                         return Err(self.settle(closed).await);
                     }
                 },
                 () = &mut filling, if !filled => filled = true,
-                heard = heard(self.unheard) => self.settled(heard)?,
+                heard = heard(self.unheard) => self.settled(heard, &guest)?,
                 Some(order) = next(orders.as_mut()) => self.obey(order, &guest),
                 step = self.stopping.due(), if outcome.is_none() => match step {
                     Step::Kill => self.signal(SignalNumber::KILL, &guest),
@@ -162,10 +180,13 @@ impl<'a> Attempt<'a> {
                     }
                 },
                 signal = signals.next() => {
-                    if Signals::ends(signal) && (interrupted || !self.started) {
-                        return Err(VmError::Interrupted { signal });
+                    if Signals::ends(signal) {
+                        self.restarts.end();
+                        if interrupted || (!self.started && outcome.is_none()) {
+                            return Err(VmError::Interrupted { signal });
+                        }
+                        interrupted = true;
                     }
-                    interrupted |= Signals::ends(signal);
                     guest.order(ToGuest::Signal(signal));
                 }
                 size = sizes.next(), if self.plan.has_terminal() => {
@@ -179,6 +200,18 @@ impl<'a> Attempt<'a> {
                     told[1] = true;
                     closed(&guest, Port::Stderr, done);
                 }
+                () = reached(self.deadline) => self.time_out(&guest),
+                () = reached(self.resting) => {
+                    self.resting = None;
+                    (outcome, filled, told) = (None, false, [false; 2]);
+                    filling = self.fill(&guest, outputs);
+                    self.run_again(&guest);
+                }
+                beat = beat(self.heartbeat.as_mut()) => match beat {
+                    Beat::Ask(number) => guest.order(ToGuest::Ping(number)),
+                    Beat::Lost => self.responds(false),
+                },
+                Some(report) = next(self.health.as_mut()) => self.judge(report),
                 status = self.process.wait() => break status,
             }
         };
@@ -188,12 +221,14 @@ impl<'a> Attempt<'a> {
         {
             outcome = self.hear(message?, &guest)?;
         }
+        // One that is to run again died in between.
+        let outcome = outcome.filter(|_| self.resting.is_none());
         match outcome {
             Some(status) => {
                 filling.await;
                 if self.unheard.is_some() {
                     let heard = heard(self.unheard).await;
-                    self.settled(heard)?;
+                    self.settled(heard, &guest)?;
                 }
                 Ok(status)
             }
@@ -201,9 +236,9 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Waits for the agent, gives it the plan and opens the streams of its output. All that
-    /// waits for the guest is in one place, beside what may happen meanwhile.
-    async fn greet(&mut self, key: LinkKey, signals: &mut Signals) -> Result<(Guest, Streams), VmError> {
+    /// Waits for the agent and gives it the plan. All that waits for the guest is in one place,
+    /// beside what may happen meanwhile.
+    async fn greet(&mut self, key: LinkKey, signals: &mut Signals) -> Result<Guest, VmError> {
         let Some(link) = self.link.take() else {
             return Err(VmError::Violation { what: "the link has been used".into() });
         };
@@ -211,24 +246,7 @@ impl<'a> Attempt<'a> {
         let pid = self.process.id();
         let id = SessionId(random::<KEY_LEN>()?);
         let plan = self.boot_plan()?;
-        let job = &self.plan.job;
-        let met = async {
-            let guest = Guest::connect(link, key, id, plan).await?;
-            // Only a container has output.
-            let streams = match job {
-                Job::Container(container) => {
-                    let stdout = guest.open(Port::Stdout).await?;
-                    // A terminal is one stream.
-                    let stderr = match container.terminal {
-                        Some(_) => None,
-                        None => Some(guest.open(Port::Stderr).await?),
-                    };
-                    Some((stdout, stderr))
-                }
-                Job::BuildImage => None,
-            };
-            Ok((guest, streams))
-        };
+        let met = Guest::connect(link, key, id, plan);
         tokio::select! {
             met = met => match met {
                 Err(error @ VmError::Violation { .. }) => Err(self.settle(error).await),
@@ -241,6 +259,28 @@ impl<'a> Attempt<'a> {
                 Err(VmError::NotResponding { seconds: had.as_secs(), console: self.console.last_lines() })
             }
         }
+    }
+
+    /// Opens the streams of a run's output, of which only a container has any, and moves all of it.
+    fn fill<'b>(&self, guest: &Guest, outputs: &'b Outputs) -> Filling<'b> {
+        let opener = guest.opener();
+        let Job::Container(container) = &self.plan.job else { return Box::pin(async {}) };
+        // A terminal is one stream.
+        let has_stderr = container.terminal.is_none();
+        let one = async move |port, output: &One, wanted: bool, opener: Opener| {
+            if wanted {
+                match opener.open(port).await {
+                    Ok(stream) => output.fill(stream).await,
+                    Err(error) => tracing::debug!(%error, ?port, "no stream for the output"),
+                }
+            }
+        };
+        Box::pin(async move {
+            tokio::join!(
+                one(Port::Stdout, &outputs.stdout, true, opener.clone()),
+                one(Port::Stderr, &outputs.stderr, has_stderr, opener)
+            );
+        })
     }
 
     fn boot_plan(&self) -> Result<BootPlan, VmError> {
@@ -266,8 +306,10 @@ impl<'a> Attempt<'a> {
             ToHost::Reached(stage, nanos) => {
                 self.timings.reached(stage, nanos);
                 if stage == Stage::ContainerStarted && !self.started {
-                    self.begin()?;
-                    if self.plan.input == Input::Inherited {
+                    let first = self.claim.state().started.is_none();
+                    self.begin(guest)?;
+                    // One stream serves all runs.
+                    if self.plan.input == Input::Inherited && first {
                         // Not before: Ctrl-C ends a boot.
                         if self.plan.has_terminal() {
                             self.terminal = RawMode::set()
@@ -280,15 +322,22 @@ impl<'a> Attempt<'a> {
             ToHost::Ended(Outcome::Status(status)) => {
                 // It may have been too fast for anyone to see it run.
                 if !self.started && !exit::NOT_STARTED.contains(&status) {
-                    self.begin()?;
+                    self.begin(guest)?;
                 }
+                let status = if self.timed_out { TIMED_OUT } else { status };
                 self.timings.mark("podman exit");
+                self.rest();
                 self.record(|state| {
                     state.status = Status::Stopping;
                     state.health_status = HealthStatus::Stopped;
                     state.exit_code = Some(status);
                 });
                 return Ok(Some(status));
+            }
+            ToHost::Pong(number) => {
+                if self.heartbeat.as_mut().is_some_and(|heartbeat| heartbeat.answered(number)) {
+                    self.responds(true);
+                }
             }
             ToHost::Ended(Outcome::Failed(failure)) => {
                 return Err(VmError::Guest { kind: failure.kind, message: sanitize(&failure.message) });
@@ -298,35 +347,118 @@ impl<'a> Attempt<'a> {
     }
 
     /// The container runs: who started it in the background hears of it first.
-    fn begin(&mut self) -> Result<(), VmError> {
+    fn begin(&mut self, guest: &Guest) -> Result<(), VmError> {
         self.started = true;
-        self.unheard = self.plan.parent.as_ref();
+        if self.claim.state().started.is_none() {
+            self.unheard = self.plan.parent.as_ref();
+        }
         match self.unheard {
             Some(parent) => {
                 parent.announce(self.claim.state().id.as_str());
                 Ok(())
             }
-            None => self.settled(true),
+            None => self.settled(true, guest),
         }
     }
 
     /// Whoever started it has heard of it, or does not want it any more.
-    fn settled(&mut self, heard: bool) -> Result<(), VmError> {
+    fn settled(&mut self, heard: bool, guest: &Guest) -> Result<(), VmError> {
         if !heard {
             return Err(VmError::Interrupted { signal: SignalNumber::TERM.number() });
         }
         if let Some(parent) = self.unheard.take() {
             parent.release().map_err(|source| VmError::Host { what: "leave the parent", source })?;
         }
+        let unchecked = self.plan.health.is_none();
         self.record(|state| {
             // It may have ended meanwhile.
             if state.status == Status::Starting {
                 state.status = Status::Running;
-                state.health_status = HealthStatus::Healthy;
+                if unchecked {
+                    state.health_status = HealthStatus::Healthy;
+                }
             }
             state.started = Some(Timestamp::now());
         });
+        if self.claim.state().status == Status::Running {
+            self.look_after(guest);
+        }
+        self.restarts.began();
         Ok(())
+    }
+
+    /// What accompanies a run.
+    fn look_after(&mut self, guest: &Guest) {
+        self.deadline = self.plan.timeout.map(|timeout| Instant::now() + timeout);
+        self.heartbeat.get_or_insert_with(Heartbeat::start);
+        if let Some(check) = &self.plan.health {
+            let (reports, reported) = mpsc::channel(1);
+            self.health = Some(reported);
+            self.checking.spawn(health::watch(check.clone(), guest.opener(), reports));
+        }
+    }
+
+    /// A run has ended, and what accompanied it.
+    fn rest(&mut self) {
+        self.started = false;
+        self.deadline = None;
+        self.timed_out = false;
+        self.health = None;
+        self.checking.abort_all();
+        self.stopping = Stopping::default();
+    }
+
+    /// Whether a container that has ended with this status is to run again.
+    fn rests(&mut self, status: u8) -> bool {
+        if self.resting.is_some() {
+            return !self.restarts.is_over();
+        }
+        if !matches!(self.plan.job, Job::Container(_)) || self.claim.state().started.is_none() {
+            return false;
+        }
+        let pause = self.restarts.after(status != 0, self.claim.state());
+        self.resting = pause.map(|pause| Instant::now() + pause);
+        self.resting.is_some()
+    }
+
+    fn run_again(&mut self, guest: &Guest) {
+        self.record(|state| {
+            state.status = Status::Starting;
+            state.health_status = HealthStatus::Starting;
+            state.exit_code = None;
+            state.restarts += 1;
+        });
+        guest.order(ToGuest::Restart);
+    }
+
+    /// The container has run for too long.
+    fn time_out(&mut self, guest: &Guest) {
+        self.deadline = None;
+        self.timed_out = true;
+        tracing::warn!("the container ran longer than it may, and is killed");
+        guest.order(ToGuest::Signal(SignalNumber::KILL.number()));
+        self.stopping.killed();
+    }
+
+    /// The guest answers, or does not any more.
+    fn responds(&mut self, responding: bool) {
+        if !responding {
+            tracing::warn!("the guest does not answer");
+        }
+        self.record(|state| state.responding = responding);
+    }
+
+    /// Takes in a health check.
+    fn judge(&mut self, report: Report) {
+        if report.status != self.claim.state().health_status {
+            tracing::debug!(target: "health", status = %report.status, output = report.result.output, "it changed");
+        }
+        self.record(|state| {
+            state.health_status = report.status;
+            state.health_log.push(report.result);
+            let first = state.health_log.len().saturating_sub(HEALTH_LOG);
+            state.health_log.drain(..first);
+        });
     }
 
     /// Lets other processes in; only a container has anything for them.
@@ -343,20 +475,44 @@ impl<'a> Attempt<'a> {
 
     /// Does what another process asks for.
     fn obey(&mut self, order: Order, guest: &Guest) {
-        let reply = if self.started {
-            match order.action {
-                Action::Signal(signal) => self.signal(signal, guest),
-                Action::Stop(grace) => {
-                    guest.order(ToGuest::Signal(self.plan.stop_signal.number()));
-                    self.stopping.asked(grace);
+        let refused = |why: &str| Reply::Refused(why.to_owned());
+        let runs = self.started || self.resting.is_some();
+        let reply = match order.action {
+            Action::Rename(name) => match self.claim.rename(&name) {
+                Ok(()) => Reply::Done,
+                Err(error) => Reply::Refused(format!("{:#}", anyhow::Error::from(error))),
+            },
+            _ if !runs => refused("its container does not run yet"),
+            Action::Signal(_) if !self.started => refused("its container is between two runs"),
+            Action::Signal(signal) => {
+                if signal == SignalNumber::KILL || signal == self.plan.stop_signal {
+                    self.restarts.end();
                 }
+                self.signal(signal, guest);
+                Reply::Done
             }
-            Reply::Done
-        } else {
-            Reply::Refused("its container does not run yet".into())
+            Action::Stop(grace) => {
+                self.restarts.end();
+                self.ask_to_end(grace, guest);
+                Reply::Done
+            }
+            // Answered when it runs.
+            Action::Restart(grace) => {
+                self.restarts.ask(order.reply);
+                self.ask_to_end(grace, guest);
+                self.resting = self.resting.map(|_| Instant::now());
+                return;
+            }
         };
         // Who asked may be gone.
         drop(order.reply.send(reply));
+    }
+
+    fn ask_to_end(&mut self, grace: Duration, guest: &Guest) {
+        if self.started {
+            guest.order(ToGuest::Signal(self.plan.stop_signal.number()));
+            self.stopping.asked(grace);
+        }
     }
 
     fn signal(&mut self, signal: SignalNumber, guest: &Guest) {
@@ -386,7 +542,10 @@ impl<'a> Attempt<'a> {
         let opener = guest.opener();
         tokio::spawn(async move {
             match opener.open(Port::Stdin).await {
-                Ok(stream) => input::copy(stream).await,
+                Ok(stream) => match io::stdin().as_fd().try_clone_to_owned() {
+                    Ok(stdin) => drop(input::copy(stream, stdin, None).await),
+                    Err(error) => tracing::warn!(%error, "standard input is not forwarded"),
+                },
                 Err(error) => tracing::debug!(%error, "no stream for the input"),
             }
         });
@@ -411,7 +570,7 @@ impl<'a> Attempt<'a> {
         self.messages.end().await;
         let console = self.console.last_lines();
         if let Some(reason) = self.console.panic() {
-            return VmError::Panicked { reason, console, started: self.started };
+            return VmError::Panicked { reason, console, started: self.claim.state().started.is_some() };
         }
         let stop = self.stopped.borrow().clone();
         let how = match stop {
@@ -442,8 +601,24 @@ async fn heard(parent: Option<&Parent>) -> bool {
     }
 }
 
-/// The next order, where they can come.
-async fn next(orders: Option<&mut mpsc::Receiver<Order>>) -> Option<Order> {
+/// Waits for a moment, where there is one.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What is to be done to know whether the guest answers, where that is asked.
+async fn beat(heartbeat: Option<&mut Heartbeat>) -> Beat {
+    match heartbeat {
+        Some(heartbeat) => heartbeat.due().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes next, where it can come.
+async fn next<T>(orders: Option<&mut mpsc::Receiver<T>>) -> Option<T> {
     match orders {
         Some(orders) => orders.recv().await,
         None => std::future::pending().await,

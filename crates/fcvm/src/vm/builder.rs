@@ -15,7 +15,7 @@ use crate::{
     },
     process::SignalNumber,
     setup::Assets,
-    state::{Life, NewVm, Registry},
+    state::{Life, NewVm, Registry, RestartPolicy},
     storage::cow,
 };
 
@@ -64,6 +64,7 @@ impl GuestBuilder<'_> {
             memory_mib: MEMORY_MIB,
             life: Life::Foreground,
             labels: BTreeMap::new(),
+            restart_policy: RestartPolicy::No,
         })?;
         let archive_path = claim.directory().join("image.tar");
         let file = File::create_new(&archive_path)?;
@@ -87,6 +88,9 @@ impl GuestBuilder<'_> {
             log_limit: LEAST_LIMIT,
             stop_signal: SignalNumber::TERM,
             parent: None,
+            restart_policy: RestartPolicy::No,
+            timeout: None,
+            health: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(run(self.hypervisor, &plan, &mut claim, &mut Timings::start()))?;

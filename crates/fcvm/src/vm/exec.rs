@@ -21,7 +21,8 @@ use tokio::{
 
 use super::{
     control::{Client, ControlError},
-    input,
+    detach_keys::DetachKeys,
+    input::{self, End},
     run::random,
     signals::{Signals, Sizes},
 };
@@ -108,12 +109,47 @@ pub fn exec_id() -> Result<[u8; EXEC_ID_LEN], ExecError> {
     random().map_err(|_| ExecError::Host { what: "get random bytes", source: io::ErrorKind::Other.into() })
 }
 
-/// Runs a command in a VM to its end; its status. Our standard streams are its own; where it has a
+/// Where a command's input comes from and its output goes.
+#[derive(Debug)]
+pub struct Ends {
+    /// Its input, where it takes any.
+    pub stdin: Option<OwnedFd>,
+    /// Its output, or its terminal's.
+    pub stdout: OwnedFd,
+    /// Its error output.
+    pub stderr: OwnedFd,
+    /// By which keys in its input the user leaves it.
+    pub detach_keys: Option<DetachKeys>,
+}
+
+impl Ends {
+    /// Our own standard streams.
+    ///
+    /// # Errors
+    /// Where there are no more descriptors.
+    pub fn inherited(request: &ExecRequest) -> io::Result<Self> {
+        Ok(Self {
+            stdin: request.interactive.then(|| io::stdin().as_fd().try_clone_to_owned()).transpose()?,
+            stdout: io::stdout().as_fd().try_clone_to_owned()?,
+            stderr: io::stderr().as_fd().try_clone_to_owned()?,
+            detach_keys: None,
+        })
+    }
+}
+
+/// Runs a command in a VM to its end; its status, or 0 where the user left it to itself. Where it has a
 /// terminal and takes input, ours is in raw mode meanwhile.
 ///
 /// # Errors
 /// Where it cannot be run, or its end is not known.
-pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> Result<u8, ExecError> {
+pub async fn exec(
+    vm: &VmState,
+    registry: &Registry,
+    request: &ExecRequest,
+    ends: Ends,
+) -> Result<u8, ExecError> {
+    let Ends { mut stdin, stdout, stderr, mut detach_keys } = ends;
+    let mut ours = Some((stdout, stderr));
     let host = |what| move |source| ExecError::Host { what, source };
     let mut signals = Signals::listen().map_err(host("listen to signals"))?;
     let mut sizes = Sizes::listen().map_err(host("listen to signals"))?;
@@ -125,6 +161,7 @@ pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> R
     let mut orders = sender.retype::<ExecOrder>();
     let mut tasks = JoinSet::new();
     let mut events = events(Receiver::new(read), &mut tasks);
+    let mut inputs = JoinSet::new();
     let mut raw = None;
     let mut outputs = Vec::new();
     let mut interrupted = false;
@@ -135,21 +172,25 @@ pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> R
                     if request.terminal.is_some() && request.interactive {
                         raw = RawMode::set().map_err(host("set up the terminal"))?;
                     }
+                    let Some((our_stdout, our_stderr)) = ours.take() else { continue };
                     let stdout = named(open(Port::ExecStdout).await?, request).await?;
-                    outputs.push(copy(stdout, io::stdout().as_fd().try_clone_to_owned())?);
+                    outputs.push(copy(stdout, our_stdout)?);
                     if request.terminal.is_none() {
                         let stderr = named(open(Port::ExecStderr).await?, request).await?;
-                        outputs.push(copy(stderr, io::stderr().as_fd().try_clone_to_owned())?);
+                        outputs.push(copy(stderr, our_stderr)?);
                     }
-                    if request.interactive {
+                    if let Some(ours) = stdin.take() {
                         let stdin = named(open(Port::ExecStdin).await?, request).await?;
-                        tasks.spawn(input::copy(stdin));
+                        let keys = detach_keys.take().filter(|_| raw.is_some());
+                        inputs.spawn(input::copy(stdin, ours, keys));
                     }
                 }
                 Some(Ok(ExecEvent::Accepted)) => {}
                 Some(Ok(ExecEvent::Started)) if request.detach => break 0,
                 Some(Ok(ExecEvent::Started)) => {}
                 Some(Ok(ExecEvent::Ended(status))) => break status,
+                // What comes from now on is nobody's.
+                Some(Ok(ExecEvent::Detached)) => return Ok(0),
                 Some(Ok(ExecEvent::Failed(failure))) => {
                     let (kind, message) = (failure.kind, sanitize(&failure.message));
                     drop(raw);
@@ -166,6 +207,9 @@ pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> R
                 Some(Err(error)) => return Err(ExecError::Broken(error)),
                 None => return Err(ExecError::Gone),
             },
+            Some(Ok(End::Detached)) = inputs.join_next() => {
+                order(&mut orders, ExecOrder::Detach).await;
+            }
             signal = signals.next() => {
                 if Signals::ends(signal) && interrupted {
                     return Err(ExecError::Interrupted { signal });
@@ -225,14 +269,11 @@ async fn named(mut stream: UnixStream, request: &ExecRequest) -> Result<UnixStre
 
 /// Copies to one of our outputs until either ends; how many bytes. Where ours ends first, closing the stream makes
 /// the command's next write fail.
-fn copy(
-    stream: UnixStream,
-    target: io::Result<OwnedFd>,
-) -> Result<oneshot::Receiver<io::Result<u64>>, ExecError> {
+fn copy(stream: UnixStream, target: OwnedFd) -> Result<oneshot::Receiver<io::Result<u64>>, ExecError> {
     let failed = |source| ExecError::Host { what: "prepare for the command's output", source };
     let mut stream = stream.into_std().map_err(failed)?;
     stream.set_nonblocking(false).map_err(failed)?;
-    let mut target = std::fs::File::from(target.map_err(failed)?);
+    let mut target = std::fs::File::from(target);
     let (report, done) = oneshot::channel();
     let copying = move || {
         let mut chunk = vec![0; CHUNK];

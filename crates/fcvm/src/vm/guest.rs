@@ -1,7 +1,7 @@
 //! The host's end of a session with the agent.
 
 use fcvm_link::{
-    Link, Opener, Role, Stream,
+    Link, Opener, Role,
     channel::{ChannelError, Receiver, Sender},
     multiplex, session,
 };
@@ -92,15 +92,7 @@ impl Guest {
         Ok(Self { hello, link, orders, messages, _tasks: tasks })
     }
 
-    /// Opens a stream.
-    ///
-    /// # Errors
-    /// Where the link is gone.
-    pub(super) async fn open(&self, port: Port) -> Result<Stream, VmError> {
-        self.link.opener.open(port).await.map_err(violation)
-    }
-
-    /// Opens streams without the guest at hand.
+    /// Opens streams to it.
     pub(super) fn opener(&self) -> Opener {
         self.link.opener.clone()
     }

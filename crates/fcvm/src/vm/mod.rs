@@ -15,6 +15,8 @@
 //!   a signal while running ....................................|  -> to the container; twice: killed
 //!   stop, by the control socket ..............................|  -> stop signal; SIGKILL; killed
 //!   the parent of a detached start goes away .|................|  -> interrupted
+//!   --restart, or a restart that was asked for ................|.................|  -> starting again,
+//!        in the same machine; in a new one, with a new disk, where it died
 //! ```
 //! A detached VM counts as running once the process that started it has heard of it.
 //!
@@ -26,12 +28,15 @@ mod boot;
 mod builder;
 mod console;
 pub mod control;
+mod detach_keys;
 mod error;
 mod exec;
 mod guest;
+mod heartbeat;
 mod input;
 pub mod log;
 mod outputs;
+mod restarts;
 mod run;
 mod signals;
 mod spool;
@@ -39,7 +44,8 @@ mod stopping;
 mod timings;
 
 pub use builder::GuestBuilder;
+pub use detach_keys::DetachKeys;
 pub use error::VmError;
-pub use exec::{ExecError, exec, exec_id};
+pub use exec::{Ends, ExecError, exec, exec_id};
 pub use run::{Input, Output, Plan, run};
 pub use timings::Timings;

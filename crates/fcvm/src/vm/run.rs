@@ -1,16 +1,20 @@
 //! A run: disks, boots, output. See the states in the module above.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 use fcvm_proto::{Job, session::LinkKey};
+use tokio::time::sleep;
 use tracing::Instrument as _;
 
-use super::{Timings, VmError, attempt::Attempt, log::Log, outputs::Outputs, signals::Signals};
+use super::{
+    Timings, VmError, attempt::Attempt, log::Log, outputs::Outputs, restarts::Restarts, signals::Signals,
+};
 use crate::{
+    health::HealthCheck,
     hypervisor::{Access, Disk, Hypervisor, MachineConfig},
     process::{Parent, SignalNumber},
     setup::Assets,
-    state::Claim,
+    state::{Claim, HealthStatus, RestartPolicy, Status},
     storage::cow,
 };
 
@@ -41,6 +45,12 @@ pub struct Plan {
     pub stop_signal: SignalNumber,
     /// Who waits for the container's start, in another process.
     pub parent: Option<Parent>,
+    /// Whether the container runs again once it has ended.
+    pub restart_policy: RestartPolicy,
+    /// How long the container may run.
+    pub timeout: Option<Duration>,
+    /// How to tell that the container is well.
+    pub health: Option<HealthCheck>,
 }
 
 /// Where the container's output goes, besides to its log.
@@ -93,27 +103,75 @@ async fn boots(
 ) -> Result<u8, VmError> {
     let host = |what| move |source| VmError::Host { what, source };
     let mut signals = Signals::listen().map_err(host("listen to signals"))?;
+    let log = Log::create(claim.directory(), plan.log_limit);
+    let mut restarts = Restarts::new(plan.restart_policy);
     let mut cpus = plan.cpus;
     loop {
-        let ended = attempt(hypervisor, plan, cpus, claim, timings, &mut signals).await;
+        let boot = Boot { cpus, log: &log, restarts: &mut restarts };
+        let ended = attempt(hypervisor, plan, boot, claim, timings, &mut signals).await;
         match ended {
             Err(error) if error.may_pass() && cpus > 1 => {
-                let error = error.to_string();
-                let error = error.lines().next().unwrap_or_default();
+                let error = first_line(&error);
                 tracing::warn!(error, "the guest failed to boot; once again, with one CPU");
                 timings.retry();
                 cpus = 1;
+            }
+            Err(error) if claim.state().started.is_some() => {
+                match restarts.after_death(&error, claim.state()) {
+                    Some(pause) => revive(&error, pause, claim, &mut signals).await?,
+                    None => return Err(error),
+                }
+                cpus = plan.cpus;
             }
             ended => return ended,
         }
     }
 }
 
+fn first_line(error: &VmError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// A machine died under a container that is to run on: the next boot begins with a new disk.
+async fn revive(
+    error: &VmError,
+    pause: Duration,
+    claim: &mut Claim,
+    signals: &mut Signals,
+) -> Result<(), VmError> {
+    let text = first_line(error);
+    tracing::warn!(error = text, "the VM died; it boots again");
+    claim.update(|state| {
+        state.hypervisor_process = None;
+        state.status = Status::Starting;
+        state.health_status = HealthStatus::Starting;
+        state.error = Some(text);
+    })?;
+    tokio::select! {
+        () = sleep(pause) => {}
+        signal = ending(signals) => return Err(VmError::Interrupted { signal }),
+    }
+    claim.update(|state| {
+        state.responding = true;
+        state.error = None;
+        state.restarts += 1;
+    })?;
+    Ok(())
+}
+
+/// What one boot has of those before it.
+#[derive(Debug)]
+pub(super) struct Boot<'a> {
+    cpus: u8,
+    log: &'a Log,
+    pub(super) restarts: &'a mut Restarts,
+}
+
 /// One boot of the VM, to its end.
 async fn attempt(
     hypervisor: &dyn Hypervisor,
     plan: &Plan,
-    cpus: u8,
+    boot: Boot<'_>,
     claim: &mut Claim,
     timings: &mut Timings,
     signals: &mut Signals,
@@ -122,8 +180,7 @@ async fn attempt(
     remove_scratch(&scratch)
         .and_then(|()| cow::copy(&plan.assets.scratch_template, &scratch))
         .map_err(|source| VmError::Scratch { path: scratch.clone(), source })?;
-    let log = Log::create(claim.directory(), plan.log_limit);
-    let outputs = Outputs::new(claim.directory(), plan.output, &log)
+    let outputs = Outputs::new(claim.directory(), plan.output, boot.log)
         .map_err(|source| VmError::Spool { path: claim.directory().to_owned(), source })?;
     let link_key = LinkKey(random()?);
     let mut disks = vec![
@@ -137,13 +194,13 @@ async fn attempt(
         initrd: plan.assets.initrd.clone(),
         kernel_arguments: plan.kernel_arguments.clone(),
         link_key,
-        cpus,
+        cpus: boot.cpus,
         memory_mib: plan.memory_mib,
         disks,
         runtime_dir: claim.runtime_dir().to_owned(),
     })?;
     timings.launched();
-    let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine)?;
+    let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine, boot.restarts)?;
     let status = attempt.converse(link_key, signals, &outputs).await;
     // Nothing in the VM is to be kept: there is no need to wait for its shutdown.
     attempt.kill().await;

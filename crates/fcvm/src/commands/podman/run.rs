@@ -1,14 +1,18 @@
 //! `fcvm podman run`: from arguments to the container's status.
 
-use std::{error::Error as _, path::Path, process::ExitCode};
+use std::{error::Error as _, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use fcvm_proto::{Container, Job};
 
 use super::id_files::IdFiles;
 use crate::{
-    cli::podman::{Builder, Run},
+    cli::{
+        health::Health,
+        podman::{Builder, Run},
+    },
     commands::{self, environment},
+    health::{HealthCheck, Probe},
     hypervisor::{self, Access, Disk, HypervisorError, Selection},
     image::{
         self, ImageError, Store, StoredImage,
@@ -61,6 +65,7 @@ pub(super) fn run(
             (Some(_), true) => Life::DetachedOnce,
         },
         labels: container.labels.iter().cloned().collect(),
+        restart_policy: arguments.restart,
     })?;
     let id_files = IdFiles::write(&arguments, claim.state().id.as_str())?;
     timings.mark("setup");
@@ -191,7 +196,56 @@ fn plan(
         output: if parent.is_some() { Output::LogOnly } else { Output::Inherited },
         log_limit: arguments.log_max_size.0,
         // An image that names none that there is gets the usual one, as with Podman.
+        restart_policy: arguments.restart,
+        timeout: arguments
+            .timeout
+            .filter(|seconds| *seconds > 0)
+            .map(|seconds| Duration::from_secs(seconds.into())),
+        health: health(&arguments.health, image),
         stop_signal: image.config.config.stop_signal.parse().unwrap_or(SignalNumber::TERM),
         parent,
+    }
+}
+
+/// The check that was asked for, else the image's.
+fn health(arguments: &Health, image: &StoredImage) -> Option<HealthCheck> {
+    if arguments.no_healthcheck {
+        return None;
+    }
+    let mut check = match (&arguments.health_check, &arguments.health_cmd) {
+        (Some(request), _) => {
+            let mut request = request.clone();
+            if let Some(statuses) = &arguments.health_check_status {
+                request.expected = statuses.0.clone();
+            }
+            HealthCheck::new(Probe::Http(request))
+        }
+        (None, Some(text)) => HealthCheck::new(probe(text)?),
+        (None, None) => HealthCheck::of_image(image.config.config.healthcheck.as_ref()?)?,
+    };
+    check.interval = arguments.health_interval.map_or(check.interval, |time| time.0);
+    check.timeout = arguments.health_timeout.map_or(check.timeout, |time| time.0);
+    check.start_period = arguments.health_start_period.map_or(check.start_period, |time| time.0);
+    check.retries = arguments.health_retries.unwrap_or(check.retries);
+    Some(check)
+}
+
+/// As Podman reads `--health-cmd`: `none`, `CMD` and words, a JSON array as images have it or of words,
+/// or a text for the shell.
+fn probe(text: &str) -> Option<Probe> {
+    if text == "none" {
+        return None;
+    }
+    if let Some(words) = text.strip_prefix("CMD ") {
+        return Some(Probe::Command(words.split_whitespace().map(String::from).collect()));
+    }
+    let text = text.strip_prefix("CMD-SHELL ").unwrap_or(text);
+    match serde_json::from_str::<Vec<String>>(text) {
+        Ok(words) if matches!(words.first().map(String::as_str), Some("CMD" | "CMD-SHELL" | "NONE")) => {
+            Probe::parse(&words)
+        }
+        Ok(words) if words.len() > 1 => Some(Probe::Command(words)),
+        Ok(words) if words.len() == 1 => Some(Probe::shell(&words[0])),
+        _ => Some(Probe::shell(text)),
     }
 }

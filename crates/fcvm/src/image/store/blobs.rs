@@ -11,7 +11,7 @@ use std::{
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{
-    PartialBlob, Store,
+    PartialBlob, Pruning, Store,
     image::{MANIFEST, read_verified},
 };
 use crate::{
@@ -61,7 +61,7 @@ pub(in crate::image) struct PendingBlob {
 impl Store {
     pub(in crate::image) fn add_blobs(&self) -> Result<BlobAdder, ImageError> {
         // What killed imports left takes space that this one may need.
-        if let Err(error) = self.collect_blobs(&Unused::Abandoned) {
+        if let Err(error) = self.collect_blobs(&Unused::Abandoned, Pruning::Real) {
             tracing::warn!(%error, "unused blobs are not removed");
         }
         let lock = Lock::share(&self.blobs.join("lock"))?;
@@ -91,27 +91,35 @@ impl Store {
         }
     }
 
-    /// Removes blobs that no image refers to, and what killed imports left; how many bytes that were.
-    /// Skipped while blobs are being added; whoever comes next does it then.
-    pub(super) fn collect_blobs(&self, which: &Unused) -> Result<u64, ImageError> {
+    /// Removes blobs that no image refers to, and what killed imports left; the files and their
+    /// lengths. Skipped while blobs are being added; whoever comes next does it then.
+    pub(super) fn collect_blobs(
+        &self,
+        which: &Unused,
+        mode: Pruning,
+    ) -> Result<Vec<(PathBuf, u64)>, ImageError> {
+        let mut gone = Vec::new();
         if !self.blob_directory().exists() {
-            return Ok(0);
+            return Ok(gone);
         }
-        let Some(_lock) = Lock::try_acquire(&self.blobs.join("lock"))? else { return Ok(0) };
+        let Some(_lock) = Lock::try_acquire(&self.blobs.join("lock"))? else { return Ok(gone) };
         let mut used = HashSet::new();
         for digest in self.digests()? {
             let path = self.directory(&digest).join(MANIFEST);
             used.insert(digest.hex());
             let Some(bytes) = read_verified(&path, digest)? else {
                 // What a damaged image refers to is not known: nothing may go.
-                return Ok(0);
+                return Ok(gone);
             };
             let manifest: Manifest =
                 serde_json::from_slice(&bytes).map_err(|source| ImageError::Json { path, source })?;
             used.insert(manifest.config.digest.hex());
             used.extend(manifest.layers.iter().map(|layer| layer.digest.hex()));
         }
-        Ok(collect(&self.blob_directory(), &used, which)? + collect(&self.partial_directory(), &used, which)?)
+        for directory in [self.blob_directory(), self.partial_directory()] {
+            collect(&directory, &used, which, mode, &mut gone)?;
+        }
+        Ok(gone)
     }
 
     pub(super) fn partial_directory(&self) -> PathBuf {
@@ -123,14 +131,19 @@ impl Store {
     }
 }
 
-/// Removes the files of a directory that nobody needs; how many bytes that were.
-fn collect(directory: &Path, used: &HashSet<String>, which: &Unused) -> Result<u64, ImageError> {
+/// Removes the files of a directory that nobody needs.
+fn collect(
+    directory: &Path,
+    used: &HashSet<String>,
+    which: &Unused,
+    mode: Pruning,
+    gone: &mut Vec<(PathBuf, u64)>,
+) -> Result<(), ImageError> {
     let failed = |source| ImageError::Read { path: directory.to_owned(), source };
     let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(failed)?,
     };
-    let mut bytes = 0;
     for entry in entries {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -147,11 +160,14 @@ fn collect(directory: &Path, used: &HashSet<String>, which: &Unused) -> Result<u
         };
         if goes {
             let path = entry.path();
-            std::fs::remove_file(&path).map_err(|source| ImageError::Remove { path, source })?;
-            bytes += metadata.len();
+            if mode == Pruning::Real {
+                std::fs::remove_file(&path)
+                    .map_err(|source| ImageError::Remove { path: path.clone(), source })?;
+            }
+            gone.push((path, metadata.len()));
         }
     }
-    Ok(bytes)
+    Ok(())
 }
 
 impl BlobAdder {

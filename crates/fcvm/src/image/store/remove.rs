@@ -4,10 +4,11 @@ use std::{
     collections::HashSet,
     fs::{File, TryLockError},
     io,
+    path::PathBuf,
 };
 
 use super::{
-    Store,
+    Pruning, Store,
     blobs::Unused,
     build::temporary_prefix,
     image::{LOCK, MANIFEST, read_verified},
@@ -76,21 +77,22 @@ impl Store {
         names.update(|names| names.retain(|_, of| of.image != digest))?;
         self.discard(&digest)?;
         drop(names);
-        self.collect_blobs(&Unused::Of(blobs))?;
+        self.collect_blobs(&Unused::Of(blobs), Pruning::Real)?;
         Ok(Removed::Image(digest, all))
     }
 
-    /// Removes what was left by builds, imports and removals that were killed.
+    /// Removes what was left by builds, imports and removals that were killed; what that was, or would be.
     ///
     /// # Errors
     /// Where something cannot be read or removed.
-    pub fn gc(&self) -> Result<(), ImageError> {
+    pub fn gc(&self, mode: Pruning) -> Result<Vec<PathBuf>, ImageError> {
         let failed = |source| ImageError::Read { path: self.images.clone(), source };
         let entries = match std::fs::read_dir(&self.images) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
         };
+        let mut gone = Vec::new();
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
@@ -101,16 +103,21 @@ impl Store {
             let path = entry.path();
             let remove = |source| ImageError::Remove { path: path.clone(), source };
             if let Some(Ok(digest)) = digest {
-                if let Some(_lock) = Lock::try_acquire(&self.lock_path(&digest))? {
+                let Some(_lock) = Lock::try_acquire(&self.lock_path(&digest))? else { continue };
+                if mode == Pruning::Real {
                     ignore_missing(std::fs::remove_dir_all(&path)).map_err(remove)?;
                 }
             } else {
                 // A file of names that was never renamed.
                 let _lock = Lock::acquire(&self.images.join("names.lock"), || ())?;
-                ignore_missing(std::fs::remove_file(&path)).map_err(remove)?;
+                if mode == Pruning::Real {
+                    ignore_missing(std::fs::remove_file(&path)).map_err(remove)?;
+                }
             }
+            gone.push(path);
         }
-        self.collect_blobs(&Unused::Abandoned).map(drop)
+        gone.extend(self.collect_blobs(&Unused::Abandoned, mode)?.into_iter().map(|(path, _)| path));
+        Ok(gone)
     }
 
     /// Removes all blobs that no image refers to, and unfinished ones; how many bytes that were.
@@ -118,7 +125,8 @@ impl Store {
     /// # Errors
     /// Where something cannot be read or removed.
     pub fn remove_unused_blobs(&self) -> Result<u64, ImageError> {
-        self.collect_blobs(&Unused::All)
+        let gone = self.collect_blobs(&Unused::All, Pruning::Real)?;
+        Ok(gone.iter().map(|(_, bytes)| bytes).sum())
     }
 
     /// The names of the blobs an image refers to, as far as its manifest can be read.

@@ -131,6 +131,22 @@ impl Client {
         self.done(Request::Stop { seconds }).await
     }
 
+    /// Asks the container to end, has it killed after so many seconds, and waits until it runs again.
+    ///
+    /// # Errors
+    /// Where the owner refuses or ends.
+    pub async fn restart(mut self, seconds: u32) -> Result<(), ControlError> {
+        self.done(Request::Restart { seconds }).await
+    }
+
+    /// Gives the VM another name.
+    ///
+    /// # Errors
+    /// Where it is taken, or the owner ends.
+    pub async fn rename(mut self, name: &VmName) -> Result<(), ControlError> {
+        self.done(Request::Rename(name.to_string())).await
+    }
+
     /// A stream to a port of the guest.
     ///
     /// # Errors

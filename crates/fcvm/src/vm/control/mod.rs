@@ -36,6 +36,13 @@ pub enum Request {
     },
     /// The container's status, once it has ended.
     Wait,
+    /// As `Stop`, and then the container once more. Answered when it runs.
+    Restart {
+        /// How long the container has.
+        seconds: u32,
+    },
+    /// Another name for the VM.
+    Rename(String),
 }
 
 /// What a client gets.

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{Reply, Request, SOCKET};
-use crate::process::SignalNumber;
+use crate::{process::SignalNumber, state::VmName};
 
 /// Connections at once: fewer than the streams that the link can carry, of which each may be one.
 const MAX_CONNECTIONS: usize = 400;
@@ -37,6 +37,10 @@ pub(in crate::vm) enum Action {
     Signal(SignalNumber),
     /// Ask the container to end, and kill it after that time.
     Stop(Duration),
+    /// The same, and then run it once more.
+    Restart(Duration),
+    /// Give the VM another name.
+    Rename(VmName),
 }
 
 /// An action and who waits for it.
@@ -172,6 +176,13 @@ async fn serve(mut stream: UnixStream, context: &Context) -> Result<(), ChannelE
             None => Reply::Refused(format!("there is no signal {number}")),
         },
         Request::Stop { seconds } => order(context, Action::Stop(Duration::from_secs(seconds.into()))).await,
+        Request::Restart { seconds } => {
+            order(context, Action::Restart(Duration::from_secs(seconds.into()))).await
+        }
+        Request::Rename(name) => match name.parse() {
+            Ok(name) => order(context, Action::Rename(name)).await,
+            Err(error) => Reply::Refused(error.to_string()),
+        },
         Request::Wait => {
             let mut life = context.life.clone();
             tokio::select! {

@@ -1,0 +1,33 @@
+//! `fcvm gc`.
+
+use std::process::ExitCode;
+
+use crate::{
+    cli::gc::Args,
+    image::{Pruning, Store},
+    output::Printer,
+    state::{Garbage, Registry, RuntimeDir},
+    storage::DataDir,
+};
+
+/// Runs `fcvm gc`.
+///
+/// # Errors
+/// Where something cannot be looked at or removed, or the result not be written.
+pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let registry = Registry::new(data, RuntimeDir::from_env());
+    let store = Store::open(data);
+    let (vms, files) = if args.dry_run {
+        (registry.garbage()?, store.gc(Pruning::Dry)?)
+    } else {
+        (registry.remove_garbage()?, store.gc(Pruning::Real)?)
+    };
+    for garbage in vms.into_iter().chain(files.into_iter().map(Garbage::Path)) {
+        printer.data(match garbage {
+            Garbage::Vm(name) => format!("VM {name}, whose process died"),
+            Garbage::Ended(name) => format!("VM {name}, whose process died, but for its record and log"),
+            Garbage::Path(path) => path.display().to_string(),
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
