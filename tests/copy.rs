@@ -62,7 +62,7 @@ fn vm_files_are_copied_both_ways_as_podman_does() {
     let names: Vec<_> =
         entries.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
     assert_eq!(names, [std::path::Path::new("a")]);
-    let mut putting = env.fcvm().args(["cp", "-", "web:/srv"]).stdin(Stdio::piped());
+    let putting = env.fcvm().args(["cp", "-", "web:/srv"]).stdin(Stdio::piped());
     shell(&env, "mkdir -p /srv");
     let mut running = putting.spawn();
     let mut stdin = running.stdin();

@@ -147,6 +147,7 @@ fn vm_a_guest_that_is_frozen_is_not_called_unhealthy() {
     assert!(fcvm(&env, &["ls"]).ok().contains("running (not answering)"));
     kill_process(hypervisor, Signal::CONT).unwrap();
     events.wait_for_stdout(&event("responding"));
+    drop(events);
     assert_eq!(inspect(&env)["responding"], true);
     fcvm(&env, &["rm", "-f", "web"]).assert_code(0);
     env.assert_nothing_left();

@@ -73,6 +73,7 @@ fn vm_events_are_followed_and_filtered() {
     assert_eq!((&exited["exit_code"], &exited["image"]), (&4.into(), &"hello".into()));
     assert!(exited["time"].is_string() && exited["id"].as_str().unwrap().len() == 32);
     assert_eq!(kinds(&ends.kill().stdout()), ["exited", "removed"]);
+    drop(all);
     // What was, without waiting.
     let both = fcvm(&env, &["events", "--no-stream"]).ok();
     assert_eq!(both.lines().count(), 10);

@@ -21,7 +21,7 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
     let vms = targets::named_or(&args.vms, args.all, || running);
     targets::each(&vms, printer, |vm| {
         let vm = registry.find(vm)?;
-        block_on(async { Client::connect(&vm, &registry).await?.restart(args.time).await })??;
+        block_on(async { Client::connect(&vm, &registry).await?.restart(args.time.0).await })??;
         Ok(())
     })
 }

@@ -32,13 +32,13 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
     // All of them first, so that they end at the same time.
     if vms.len() > 1 {
         for vm in vms.iter().filter_map(|vm| registry.find(vm).ok()).filter(VmState::is_alive) {
-            if let Err(error) = ask(&vm, Ending::Stop { seconds: args.time }, &registry) {
+            if let Err(error) = ask(&vm, Ending::Stop { seconds: args.time.0 }, &registry) {
                 tracing::debug!(%error, vm = %vm.name, "it is asked again below");
             }
         }
     }
     targets::each(&vms, printer, |vm| {
-        end(&registry.find(vm)?, Ending::Stop { seconds: args.time }, &registry)
+        end(&registry.find(vm)?, Ending::Stop { seconds: args.time.0 }, &registry)
     })
 }
 

@@ -442,7 +442,7 @@ mod tests {
         let claim = registry.claim(new(Life::Foreground)).unwrap();
         let state = claim.state();
         let event = &between(None, Some(state))[0];
-        let lines = 10_000;
+        let lines = 20_000;
         for number in 0..lines {
             append(&registry.states(), &[VmEvent { image: number.to_string(), ..event.clone() }]).unwrap();
         }
