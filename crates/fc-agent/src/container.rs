@@ -83,6 +83,7 @@ pub(crate) async fn run(
     command.env_clear().env("PATH", podman::PATH).env("HOME", "/root");
     reach(outbox, Stage::Prepared).await;
     let (_, mut ended) = reaper.spawn(&mut command).context("failed to start podman")?;
+    crate::fault::reach("podman");
     // Our copies of the pipes' ends would keep them open.
     drop(command);
     let mut outputs = JoinSet::new();
@@ -102,6 +103,7 @@ pub(crate) async fn run(
             pid = started.appeared(), if process.is_none() && running => {
                 let pid = pid?;
                 known.send_replace(fs::read_to_string(podman::ID_FILE).ok().map(|id| Running { id, pid }));
+                crate::fault::reach("container");
                 reach(outbox, Stage::ContainerStarted).await;
                 match pidfd_open(pid, PidfdFlags::NONBLOCK) {
                     Ok(pidfd) => process = Some(crate::sys::watch(pidfd)?),
@@ -129,6 +131,7 @@ pub(crate) async fn run(
             },
         }
     };
+    crate::fault::reach("ended");
     // Whatever outlived the container must not keep its output open.
     if let Err(error) = crate::sys::kill_all() {
         tracing::debug!(%error, "no process is left");

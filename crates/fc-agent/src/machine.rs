@@ -10,7 +10,7 @@ use crate::{
     build,
     container::{self, OutputStreams, Wish},
     exec::{Execs, Running},
-    guest, init,
+    fault, guest, init,
     reaper::Reaper,
 };
 
@@ -148,6 +148,7 @@ async fn work(
         return Err(JobError { kind: FailureKind::Base, error });
     }
     guest::apply(&plan)?;
+    fault::reach("plan");
     match plan.job {
         Job::Container(container) => {
             let image =

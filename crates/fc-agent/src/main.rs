@@ -18,6 +18,7 @@ mod descriptor;
 mod device;
 mod directory;
 mod exec;
+mod fault;
 mod guest;
 mod init;
 mod log;

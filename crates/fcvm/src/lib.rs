@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod commands;
 pub mod exit;
+pub mod failpoint;
 pub mod hash;
 mod http;
 pub mod hypervisor;

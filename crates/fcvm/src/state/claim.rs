@@ -27,9 +27,12 @@ impl Claim {
             kept: false,
         };
         registry.write(&claim.state)?;
+        crate::failpoint::reach("recorded");
         fs_err::create_dir_all(&claim.directory)
             .map_err(|source| StateError::Create { path: claim.directory.clone(), source })?;
+        crate::failpoint::reach("directory-made");
         registry.create_runtime_dir(&claim.state.id)?;
+        crate::failpoint::reach("claimed");
         Ok(claim)
     }
 
@@ -72,6 +75,7 @@ impl Claim {
         self.kept = true;
         (self.state.exit_code, self.state.error) = (exit_code, error);
         let _lock = self.registry.lock()?;
+        crate::failpoint::reach("keeping");
         self.registry.keep(&mut self.state)
     }
 }

@@ -149,7 +149,9 @@ impl Registry {
     /// Where the name is taken or something cannot be written.
     pub fn claim(&self, vm: NewVm) -> Result<Claim, StateError> {
         let _lock = self.lock()?;
+        crate::failpoint::reach("locked");
         self.collect_locked()?;
+        crate::failpoint::reach("collected");
         let others = self.read_all()?;
         let id = random_id()?;
         let holder = |name: &VmName| others.iter().find(|other| other.name == *name);
@@ -229,6 +231,7 @@ impl Registry {
                 Err(StateError::Alive { name: state.name, status: state.status })
             }
             Some(state) => {
+                crate::failpoint::reach("rm-locked");
                 self.remove(&state.id).map_err(|source| StateError::Remove { name: state.name, source })
             }
         }
@@ -238,7 +241,9 @@ impl Registry {
     pub(super) fn remove(&self, id: &VmId) -> io::Result<()> {
         for directory in [self.directory(id), self.runtime.of(id)] {
             gone(fs_err::remove_dir_all(directory))?;
+            crate::failpoint::reach("directory-removed");
         }
+        crate::failpoint::reach("directories-removed");
         gone(fs_err::remove_file(self.path(id)))
     }
 
@@ -254,12 +259,16 @@ impl Registry {
                     .map_err(error)?;
             }
         }
+        crate::failpoint::reach("files-removed");
         gone(fs_err::remove_dir_all(self.runtime.of(&state.id))).map_err(error)?;
+        crate::failpoint::reach("sockets-removed");
         state.status = Status::Exited;
         state.health_status = HealthStatus::Stopped;
         state.hypervisor_process = None;
         state.finished = Some(Timestamp::now());
-        self.write(state)
+        self.write(state)?;
+        crate::failpoint::reach("record-kept");
+        Ok(())
     }
 
     /// Writes a record; to be called with the lock held.

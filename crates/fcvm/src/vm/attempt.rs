@@ -90,6 +90,7 @@ impl<'a> Attempt<'a> {
             state.hypervisor_process = owner;
             state.status = Status::Starting;
         })?;
+        crate::failpoint::reach("hypervisor-recorded");
         Ok(Self {
             hypervisor,
             plan,
@@ -121,7 +122,9 @@ impl<'a> Attempt<'a> {
         let (mut guest, streams) = self.greet(key, signals).await?;
         self.timings.hello(&guest.hello);
         tracing::debug!(target: "agent", build = %sanitize(&guest.hello.build), kernel = %sanitize(&guest.hello.kernel), "hello");
+        crate::failpoint::reach("streams-open");
         let mut orders = self.listen(&guest)?;
+        crate::failpoint::reach("control-listens");
         let filling = async {
             if let Some((stdout, stderr)) = streams {
                 let stderr = async {
@@ -266,6 +269,7 @@ impl<'a> Attempt<'a> {
             ToHost::Reached(stage, nanos) => {
                 self.timings.reached(stage, nanos);
                 if stage == Stage::ContainerStarted && !self.started {
+                    crate::failpoint::reach("container-started");
                     self.begin()?;
                     if self.plan.input == Input::Inherited {
                         // Not before: Ctrl-C ends a boot.
@@ -282,12 +286,14 @@ impl<'a> Attempt<'a> {
                 if !self.started && !exit::NOT_STARTED.contains(&status) {
                     self.begin()?;
                 }
+                crate::failpoint::reach("status-known");
                 self.timings.mark("podman exit");
                 self.record(|state| {
                     state.status = Status::Stopping;
                     state.health_status = HealthStatus::Stopped;
                     state.exit_code = Some(status);
                 });
+                crate::failpoint::reach("status-recorded");
                 return Ok(Some(status));
             }
             ToHost::Ended(Outcome::Failed(failure)) => {
@@ -304,6 +310,7 @@ impl<'a> Attempt<'a> {
         match self.unheard {
             Some(parent) => {
                 parent.announce(self.claim.state().id.as_str());
+                crate::failpoint::reach("announced");
                 Ok(())
             }
             None => self.settled(true),
@@ -316,7 +323,9 @@ impl<'a> Attempt<'a> {
             return Err(VmError::Interrupted { signal: SignalNumber::TERM.number() });
         }
         if let Some(parent) = self.unheard.take() {
+            crate::failpoint::reach("heard");
             parent.release().map_err(|source| VmError::Host { what: "leave the parent", source })?;
+            crate::failpoint::reach("released");
         }
         self.record(|state| {
             // It may have ended meanwhile.
@@ -326,6 +335,7 @@ impl<'a> Attempt<'a> {
             }
             state.started = Some(Timestamp::now());
         });
+        crate::failpoint::reach("running-recorded");
         Ok(())
     }
 
@@ -347,6 +357,7 @@ impl<'a> Attempt<'a> {
             match order.action {
                 Action::Signal(signal) => self.signal(signal, guest),
                 Action::Stop(grace) => {
+                    crate::failpoint::reach("stop-ordered");
                     guest.order(ToGuest::Signal(self.plan.stop_signal.number()));
                     self.stopping.asked(grace);
                 }
@@ -362,6 +373,7 @@ impl<'a> Attempt<'a> {
     fn signal(&mut self, signal: SignalNumber, guest: &Guest) {
         guest.order(ToGuest::Signal(signal.number()));
         if signal == SignalNumber::KILL {
+            crate::failpoint::reach("kill-ordered");
             self.stopping.killed();
         }
     }

@@ -122,6 +122,7 @@ pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> R
     let (read, write) = open(Port::Exec).await?.into_split();
     let mut sender = Sender::<ExecRequest, _>::new(write);
     sender.send(request).await.map_err(ExecError::Broken)?;
+    crate::failpoint::reach("exec-requested");
     let mut orders = sender.retype::<ExecOrder>();
     let mut tasks = JoinSet::new();
     let mut events = events(Receiver::new(read), &mut tasks);
@@ -148,8 +149,11 @@ pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> R
                 }
                 Some(Ok(ExecEvent::Accepted)) => {}
                 Some(Ok(ExecEvent::Started)) if request.detach => break 0,
-                Some(Ok(ExecEvent::Started)) => {}
-                Some(Ok(ExecEvent::Ended(status))) => break status,
+                Some(Ok(ExecEvent::Started)) => crate::failpoint::reach("exec-started"),
+                Some(Ok(ExecEvent::Ended(status))) => {
+                    crate::failpoint::reach("exec-ended");
+                    break status;
+                }
                 Some(Ok(ExecEvent::Failed(failure))) => {
                     let (kind, message) = (failure.kind, sanitize(&failure.message));
                     drop(raw);

@@ -93,6 +93,7 @@ async fn boots(
 ) -> Result<u8, VmError> {
     let host = |what| move |source| VmError::Host { what, source };
     let mut signals = Signals::listen().map_err(host("listen to signals"))?;
+    crate::failpoint::reach("signals-heard");
     let mut cpus = plan.cpus;
     loop {
         let ended = attempt(hypervisor, plan, cpus, claim, timings, &mut signals).await;
@@ -122,9 +123,12 @@ async fn attempt(
     remove_scratch(&scratch)
         .and_then(|()| cow::copy(&plan.assets.scratch_template, &scratch))
         .map_err(|source| VmError::Scratch { path: scratch.clone(), source })?;
+    crate::failpoint::reach("scratch-copied");
     let log = Log::create(claim.directory(), plan.log_limit);
+    crate::failpoint::reach("log-made");
     let outputs = Outputs::new(claim.directory(), plan.output, &log)
         .map_err(|source| VmError::Spool { path: claim.directory().to_owned(), source })?;
+    crate::failpoint::reach("spools-made");
     let link_key = LinkKey(random()?);
     let mut disks = vec![
         Disk { serial: "base".into(), path: plan.assets.base.clone(), access: Access::ReadOnly },
@@ -143,11 +147,15 @@ async fn attempt(
         runtime_dir: claim.runtime_dir().to_owned(),
     })?;
     timings.launched();
+    crate::failpoint::reach("launched");
     let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine)?;
     let status = attempt.converse(link_key, signals, &outputs).await;
     // Nothing in the VM is to be kept: there is no need to wait for its shutdown.
+    crate::failpoint::reach("conversed");
     attempt.kill().await;
+    crate::failpoint::reach("hypervisor-killed");
     attempt.farewell(status.as_ref().ok().copied()).await;
+    crate::failpoint::reach("farewell-said");
     timings.first_output(outputs.first_byte());
     outputs.end();
     let flushed = tokio::select! {
@@ -156,6 +164,7 @@ async fn attempt(
         signal = ending(signals) => Err(VmError::Interrupted { signal }),
     };
     timings.mark("teardown");
+    crate::failpoint::reach("outputs-flushed");
     let status = status?;
     flushed?;
     Ok(status)

@@ -62,6 +62,7 @@ async fn start() -> anyhow::Result<Started> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (ours, theirs) = UnixStream::pair()?;
     let mut supervisor = supervisor(theirs).context("failed to start the VM's supervisor")?;
+    crate::failpoint::reach("parent-waits");
     ours.set_nonblocking(true)?;
     let mut socket = BufReader::new(tokio::net::UnixStream::from_std(ours)?);
     let mut id = String::new();
@@ -79,7 +80,9 @@ async fn start() -> anyhow::Result<Started> {
             _ = hangup.recv() => Some(SignalKind::hangup()),
         }
     };
+    crate::failpoint::reach("parent-told");
     if signal.is_none() && id.ends_with('\n') && socket.write_all(&[ACKNOWLEDGED]).await.is_ok() {
+        crate::failpoint::reach("parent-acknowledged");
         return Ok(Started::Running(id.trim_end().to_owned()));
     }
     // It ends with the socket.

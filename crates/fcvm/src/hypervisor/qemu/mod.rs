@@ -72,6 +72,7 @@ impl Hypervisor for Qemu {
         let start = |source| HypervisorError::Start { program: self.program.clone(), source };
         let (qmp, qmp_end) = socket(&machine.runtime_dir.join("qmp.sock"))?;
         let (link, link_end) = socket(&machine.runtime_dir.join("link.sock"))?;
+        crate::failpoint::reach("sockets-made");
         let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
         let (messages, messages_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
         let mut command = Command::new(&self.program);

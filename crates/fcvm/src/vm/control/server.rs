@@ -160,6 +160,7 @@ async fn serve(mut stream: UnixStream, context: &Context) -> Result<(), ChannelE
             Some(port) => match context.opener.open(port).await {
                 Ok(guest) => {
                     answer(&mut stream, &Reply::Done).await?;
+                    crate::failpoint::reach("stream-relayed");
                     relay(stream, guest).await;
                     return Ok(());
                 }
