@@ -106,6 +106,11 @@ fn socket(path: &Path) -> Result<(UnixStream, OwnedFd), HypervisorError> {
         return Err(HypervisorError::SocketPath { path: path.to_owned() });
     }
     let error = |source| HypervisorError::Socket { path: path.to_owned(), source };
+    // That of a boot that failed: a hypervisor that was killed leaves it.
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(error(source)),
+        _ => {}
+    }
     let listener = UnixListener::bind(path).map_err(error)?;
     let stream = UnixStream::connect(path).map_err(error)?;
     Ok((stream, listener.as_fd().try_clone_to_owned().map_err(error)?))
