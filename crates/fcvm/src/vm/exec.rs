@@ -119,6 +119,14 @@ pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> R
     let mut sizes = Sizes::listen().map_err(host("listen to signals"))?;
     let open = async |port| Ok::<_, ExecError>(Client::connect(vm, registry).await?.stream(port).await?);
 
+    // A VM that ended is no news about its owner once there is a command.
+    let open_more = async |port| match open(port).await {
+        Err(ExecError::Control(ControlError::Gone { .. } | ControlError::NotRunning { .. })) => {
+            Err(ExecError::Gone)
+        }
+        opened => opened,
+    };
+
     let (read, write) = open(Port::Exec).await?.into_split();
     let mut sender = Sender::<ExecRequest, _>::new(write);
     sender.send(request).await.map_err(ExecError::Broken)?;
@@ -136,14 +144,14 @@ pub async fn exec(vm: &VmState, registry: &Registry, request: &ExecRequest) -> R
                     if request.terminal.is_some() && request.interactive {
                         raw = RawMode::set().map_err(host("set up the terminal"))?;
                     }
-                    let stdout = named(open(Port::ExecStdout).await?, request).await?;
+                    let stdout = named(open_more(Port::ExecStdout).await?, request).await?;
                     outputs.push(copy(stdout, io::stdout().as_fd().try_clone_to_owned())?);
                     if request.terminal.is_none() {
-                        let stderr = named(open(Port::ExecStderr).await?, request).await?;
+                        let stderr = named(open_more(Port::ExecStderr).await?, request).await?;
                         outputs.push(copy(stderr, io::stderr().as_fd().try_clone_to_owned())?);
                     }
                     if request.interactive {
-                        let stdin = named(open(Port::ExecStdin).await?, request).await?;
+                        let stdin = named(open_more(Port::ExecStdin).await?, request).await?;
                         tasks.spawn(input::copy(stdin));
                     }
                 }

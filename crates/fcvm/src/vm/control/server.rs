@@ -164,7 +164,11 @@ async fn serve(mut stream: UnixStream, context: &Context) -> Result<(), ChannelE
                     relay(stream, guest).await;
                     return Ok(());
                 }
-                Err(error) => Reply::Refused(error.to_string()),
+                // The guest is gone, and so will be its owner: that is told by the end of the connection.
+                Err(error) => {
+                    tracing::debug!(%error, "no stream for a client");
+                    return Ok(());
+                }
             },
             None => Reply::Refused(format!("port {number} is not for clients")),
         },
