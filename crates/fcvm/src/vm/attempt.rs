@@ -309,6 +309,9 @@ impl<'a> Attempt<'a> {
         self.unheard = self.plan.parent.as_ref();
         match self.unheard {
             Some(parent) => {
+                // Of what its parent knows as started something is left, whatever comes.
+                self.record(|state| state.started = Some(Timestamp::now()));
+                crate::failpoint::reach("start-recorded");
                 parent.announce(self.claim.state().id.as_str());
                 crate::failpoint::reach("announced");
                 Ok(())
@@ -320,6 +323,7 @@ impl<'a> Attempt<'a> {
     /// Whoever started it has heard of it, or does not want it any more.
     fn settled(&mut self, heard: bool) -> Result<(), VmError> {
         if !heard {
+            self.record(|state| state.started = None);
             return Err(VmError::Interrupted { signal: SignalNumber::TERM.number() });
         }
         if let Some(parent) = self.unheard.take() {
@@ -333,7 +337,7 @@ impl<'a> Attempt<'a> {
                 state.status = Status::Running;
                 state.health_status = HealthStatus::Healthy;
             }
-            state.started = Some(Timestamp::now());
+            state.started.get_or_insert_with(Timestamp::now);
         });
         crate::failpoint::reach("running-recorded");
         Ok(())
@@ -442,6 +446,11 @@ impl<'a> Attempt<'a> {
     pub(super) async fn kill(&mut self) {
         if let Err(error) = self.process.kill().await {
             tracing::debug!(%error, "the hypervisor was already gone");
+        }
+        if let Some(parent) = self.unheard.take()
+            && !parent.heard().await
+        {
+            self.record(|state| state.started = None);
         }
     }
 }
