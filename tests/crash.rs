@@ -161,23 +161,27 @@ fn vm_fcvm_killed_while_the_container_starts_leaves_nothing() {
     }
 }
 
-#[test]
-fn vm_fcvm_killed_while_it_ends_leaves_nothing() {
+fn killed_at_the_end(points: &[&str]) {
     let Some(env) = vm_with_failpoints() else { return };
-    for point in [
+    for point in points {
+        kill_and_clean(&env, env.shell("echo out; exit 3").stop_at(point));
+    }
+}
+
+#[test]
+fn vm_fcvm_killed_when_the_container_has_ended_leaves_nothing() {
+    killed_at_the_end(&[
         "status-known",
         "status-recorded",
         "conversed",
         "hypervisor-killed",
         "farewell-said",
-        "outputs-flushed",
-        "ended",
-        "directory-removed",
-        "directories-removed",
-        "finished",
-    ] {
-        kill_and_clean(&env, env.shell("echo out; exit 3").stop_at(point));
-    }
+    ]);
+}
+
+#[test]
+fn vm_fcvm_killed_while_it_cleans_up_leaves_nothing() {
+    killed_at_the_end(&["outputs-flushed", "ended", "directory-removed", "directories-removed", "finished"]);
 }
 
 #[test]
@@ -225,21 +229,11 @@ fn vm_of_a_supervisor_killed_when_its_parent_knows_record_and_log_are_left() {
     }
 }
 
-#[test]
-fn vm_of_a_supervisor_killed_while_it_ends_record_and_log_are_left() {
+fn supervisor_killed_at_the_end(points: &[(&str, Option<u8>)]) {
     let Some(env) = vm_with_failpoints() else { return };
     let bell = Bell::new(&env);
     let script = "trap 'echo bye; exit 3' TERM; ".to_owned() + LOOP;
-    for (point, code) in [
-        ("stop-ordered", None),
-        ("status-known", None),
-        ("status-recorded", Some(3)),
-        ("hypervisor-killed", Some(3)),
-        ("keeping", Some(3)),
-        ("files-removed", Some(3)),
-        ("sockets-removed", Some(3)),
-        ("record-kept", Some(3)),
-    ] {
+    for &(point, code) in points {
         let run = env.run(&["-d", "--name", "web", "hello", "sh", "-c", &script]);
         let id = bell.stop_at(run, point).run().ok();
         wait_for_log(&env, "web", "ready");
@@ -256,6 +250,22 @@ fn vm_of_a_supervisor_killed_while_it_ends_record_and_log_are_left() {
         fcvm(&env, &["rm", "web"]).assert_code(0);
         env.assert_nothing_left();
     }
+}
+
+#[test]
+fn vm_of_a_supervisor_killed_when_it_is_stopped_record_and_log_are_left() {
+    supervisor_killed_at_the_end(&[
+        ("stop-ordered", None),
+        ("status-known", None),
+        ("status-recorded", Some(3)),
+        ("hypervisor-killed", Some(3)),
+    ]);
+}
+
+#[test]
+fn vm_of_a_supervisor_killed_while_it_cleans_up_record_and_log_are_left() {
+    let points = ["keeping", "files-removed", "sockets-removed", "record-kept"];
+    supervisor_killed_at_the_end(&points.map(|point| (point, Some(3))));
 }
 
 /// Waits until the container has written something.
@@ -399,7 +409,8 @@ fn vm_an_agent_that_dies_is_named() {
         let parameter = format!("fcvm.fail={stage}");
         let output = env.run(&["--cpus", "1", "--kernel-args", &parameter, "hello", "echo", "out"]).run();
         output.assert_code(125);
-        for text in ["guest panicked: Attempted to kill init!", &format!("fc-agent: dies at `{stage}`")] {
+        for text in ["guest panicked: Attempted to kill init!", &format!("fcvm.fail demands it at `{stage}`")]
+        {
             assert!(output.stderr.contains(text), "{stage}: {}", output.stderr);
         }
         env.assert_nothing_left();
@@ -429,7 +440,7 @@ fn vm_a_guest_that_dies_is_told_to_all_who_wait() {
     assert!(exec.stderr.contains("the VM ended before the command did"), "{}", exec.stderr);
     let output = running.wait();
     output.assert_code(125);
-    assert!(output.stderr.contains("fc-agent: dies at `exec`"), "{}", output.stderr);
+    assert!(output.stderr.contains("fcvm.fail demands it at `exec`"), "{}", output.stderr);
     env.assert_nothing_left();
 }
 

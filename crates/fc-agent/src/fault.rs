@@ -1,4 +1,4 @@
-//! Crashes on demand: with `fcvm.fail=STAGE` on the kernel's command line the agent dies there, as
+//! Crashes on demand: with `fcvm.fail=STAGE` on the kernel's command line the agent panics there, as
 //! by a fault of its own. For tests of what becomes of a guest whose PID 1 is gone.
 
 use std::sync::OnceLock;
@@ -15,10 +15,7 @@ pub(crate) fn choose(stage: Option<&str>) {
     }
 }
 
-/// Dies where this stage was chosen.
+/// Panics where this stage was chosen.
 pub(crate) fn reach(stage: &str) {
-    if CHOSEN.get().is_some_and(|chosen| chosen == stage) {
-        crate::log::console(&format!("fc-agent: dies at `{stage}`: {PARAMETER} demands it"));
-        std::process::abort();
-    }
+    assert!(CHOSEN.get().is_none_or(|chosen| chosen != stage), "{PARAMETER} demands it at `{stage}`");
 }
