@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,13 +14,19 @@ use super::{
     Claim, FORMAT, HealthStatus, ProcessType, RuntimeDir, StateError, Status, VmId, VmName, VmState,
 };
 use crate::{
+    output::sanitize,
     process::Owner,
     storage::{AtomicFile, DataDir, Lock, TEMPORARY_PREFIX},
 };
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 
 /// How long a killed hypervisor may take to give its memory back.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);
+
+/// Longest state file, in bytes: a command line has 2 MiB at most, and what it is made of may be
+/// written as six bytes each.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The container's log and, with more behind the name, the older part of it.
 pub const LOG_FILE: &str = "container.log";
@@ -317,12 +325,13 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 
 /// A state file's content; `None` with a warning where it is not ours to understand.
 fn read(path: &Path) -> Option<VmState> {
-    let bytes = match fs::read(path) {
+    let shown = || sanitize(&path.display().to_string());
+    let bytes = match bytes(path) {
         Ok(bytes) => bytes,
         // Removed since it was listed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "unreadable VM state");
+            tracing::warn!(path = shown(), %error, "unreadable VM state");
             return None;
         }
     };
@@ -332,18 +341,37 @@ fn read(path: &Path) -> Option<VmState> {
     }
     match serde_json::from_slice::<Version>(&bytes) {
         Ok(Version { format }) if format > FORMAT => {
-            tracing::warn!(path = %path.display(), format, supported = FORMAT, "VM state of a newer fcvm");
+            tracing::warn!(path = shown(), format, supported = FORMAT, "VM state of a newer fcvm");
             return None;
         }
         _ => {}
     }
-    match serde_json::from_slice(&bytes) {
+    match serde_json::from_slice::<VmState>(&bytes) {
+        // Whatever is done to it would be done to another.
+        Ok(state) if path.file_stem() != Some(OsStr::new(state.id.as_str())) => {
+            tracing::warn!(path = shown(), id = %state.id, "VM state under the name of another");
+            None
+        }
         Ok(state) => Some(state),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "damaged VM state");
+            // It may quote what it found.
+            let error = sanitize(&error.to_string());
+            tracing::warn!(path = shown(), error, "damaged VM state");
             None
         }
     }
+}
+
+/// What is in a file, if it is one, and no longer than a state can be.
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe would wait for its writer.
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 fn random_id() -> Result<VmId, StateError> {
