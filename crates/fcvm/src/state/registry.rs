@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use crate::{
     storage::{AtomicFile, DataDir, Lock, TEMPORARY_PREFIX},
 };
 use jiff::Timestamp;
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, process::geteuid};
 
 /// How long a killed hypervisor may take to give its memory back.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);
@@ -202,7 +202,20 @@ impl Registry {
         Claim::make(self, state)
     }
 
+    /// Refuses the records of another user: whom they name we would end with our rights, and what
+    /// we write there the other could not read.
+    fn check_user(&self) -> Result<(), StateError> {
+        let path = self.data.state();
+        match fs::metadata(&path) {
+            Ok(found) if found.uid() != geteuid().as_raw() => {
+                Err(StateError::OtherUser { path, user: found.uid() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn lock(&self) -> Result<Lock, StateError> {
+        self.check_user()?;
         Ok(Lock::acquire(&self.data.state().join("lock"), || ())?)
     }
 
@@ -213,6 +226,7 @@ impl Registry {
     pub(super) fn read_all(&self) -> Result<Vec<VmState>, StateError> {
         let directory = self.data.state();
         let list = |source| StateError::List { path: directory.clone(), source };
+        self.check_user()?;
         let entries = match fs::read_dir(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(list)?,
