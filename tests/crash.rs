@@ -1,7 +1,7 @@
 //! Sudden deaths, at every stage: of fcvm in the foreground, of supervisors and those who started
 //! them, of commands, of the hypervisor, of the guest's agent.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests")]
 
 use std::{
     fs::{File, OpenOptions},
@@ -70,7 +70,6 @@ struct Bell {
 impl Bell {
     fn new(env: &TestEnv) -> Self {
         let path = env.root().join("bell");
-        let _ = std::fs::remove_file(&path);
         mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         Self { path, file }

@@ -1,6 +1,6 @@
 //! Many boots under load, and many lives with sudden deaths in them.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests")]
 
 use std::{
     collections::BTreeSet,
