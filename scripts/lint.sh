@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 scripts/deps.sh
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked -- -D warnings
+cargo clippy -p fcvm --lib --locked --features failpoints -- -D warnings
 for script in .ci/run scripts/*.sh; do
     bash -n "$script"
 done

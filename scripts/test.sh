@@ -51,10 +51,13 @@ sum() {
     sed -e 's/\x1b\[[0-9;]*m//g' "$work/log" | { grep -oP "$1" || true; } | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
+# Tests of crashes let fcvm die at chosen places.
+features=(--features fcvm/failpoints)
+
 status=0
 if cargo nextest --version > /dev/null 2>&1; then
-    list=(cargo nextest list --release --locked --workspace --message-format oneline)
-    run=(cargo nextest run --release --locked --workspace --color "$color" --no-fail-fast)
+    list=(cargo nextest list --release --locked --workspace "${features[@]}" --message-format oneline)
+    run=(cargo nextest run --release --locked --workspace "${features[@]}" --color "$color" --no-fail-fast)
     if [[ ${#left_out[@]} != 0 ]]; then
         run+=(-E "not test(/$(pattern "${left_out[@]}")/)")
     fi
@@ -69,8 +72,8 @@ if cargo nextest --version > /dev/null 2>&1; then
     passed=$(sum '[0-9]+(?= passed)')
     failed=$(($(sum '[0-9]+(?= failed)') + $(sum '[0-9]+(?= timed out)') + $(sum '[0-9]+(?= exec failed)')))
 else
-    test=(cargo test --release --locked --workspace --no-fail-fast --lib --bins --tests)
-    cargo test --release --locked --workspace --lib --bins --tests --no-run
+    test=(cargo test --release --locked --workspace "${features[@]}" --no-fail-fast --lib --bins --tests)
+    cargo test --release --locked --workspace "${features[@]}" --lib --bins --tests --no-run
     "${test[@]}" -- --list --format terse 2> /dev/null | sed -n 's/: test$//p' > "$work/names"
     if [[ -n ${FILTER:-} ]]; then
         grep -F -- "$FILTER" "$work/names" > "$work/filtered" || true

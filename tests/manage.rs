@@ -73,7 +73,6 @@ fn vm_events_are_followed_and_filtered() {
     assert_eq!((&exited["exit_code"], &exited["image"]), (&4.into(), &"hello".into()));
     assert!(exited["time"].is_string() && exited["id"].as_str().unwrap().len() == 32);
     assert_eq!(kinds(&ends.kill().stdout()), ["exited", "removed"]);
-    drop(all);
     // What was, without waiting.
     let both = fcvm(&env, &["events", "--no-stream"]).ok();
     assert_eq!(both.lines().count(), 10);
@@ -99,7 +98,6 @@ fn vm_top_shows_the_containers_processes() {
     // Also by another name than it was started with.
     fcvm(&env, &["rename", "web", "other"]).assert_code(0);
     assert!(fcvm(&env, &["top", "other", "args"]).ok().contains("sleep 98765"));
-    assert_ne!(fcvm(&env, &["top", "other", "nosuch"]).code(), 0);
     fcvm(&env, &["rm", "-f", "other"]).assert_code(0);
     env.assert_nothing_left();
 }

@@ -140,6 +140,7 @@ async fn run(
     command.env_clear().env("PATH", podman::PATH).env("HOME", "/root");
     reach(outbox, Stage::Prepared).await;
     let (_, mut ended) = reaper.spawn(&mut command).context("failed to start podman")?;
+    crate::fault::reach("podman");
     // Our copies of the pipes' ends would keep them open.
     drop(command);
     let mut outputs = JoinSet::new();
@@ -161,6 +162,7 @@ async fn run(
             pid = started.appeared(), if process.is_none() && running => {
                 let pid = pid?;
                 known.send_replace(fs::read_to_string(podman::ID_FILE).ok().map(|id| Running { id, pid }));
+                crate::fault::reach("container");
                 reach(outbox, Stage::ContainerStarted).await;
                 match pidfd_open(pid, PidfdFlags::NONBLOCK) {
                     Ok(pidfd) => process = Some(crate::sys::watch(pidfd)?),
@@ -189,6 +191,7 @@ async fn run(
             },
         }
     };
+    crate::fault::reach("ended");
     // Whatever outlived the container must not keep its output open.
     if let Err(error) = crate::sys::kill_all() {
         tracing::debug!(%error, "no process is left");

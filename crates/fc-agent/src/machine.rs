@@ -10,7 +10,7 @@ use crate::{
     build,
     container::{self, InputStreams, OutputStreams, Runs, Wish},
     exec::{Execs, Running},
-    guest, init,
+    fault, guest, init,
     reaper::Reaper,
     tcp,
 };
@@ -153,6 +153,7 @@ async fn work(
         return Err(JobError { kind: FailureKind::Base, error });
     }
     guest::apply(&plan)?;
+    fault::reach("plan");
     match plan.job {
         Job::Container(container) => {
             let image =

@@ -9,7 +9,8 @@
 //!         -> outcome -> power off               (power)
 //! ```
 //! Every failure before the link stands goes to the console and powers off;
-//! every failure after it reaches the host as an outcome. The agent works by
+//! every failure after it reaches the host as an outcome. A panic ends the agent and so the
+//! guest's kernel: with half of its tasks it would let its host wait. The agent works by
 //! system calls: the only programs it starts are Podman and what Podman starts.
 
 mod build;
@@ -18,6 +19,7 @@ mod descriptor;
 mod device;
 mod directory;
 mod exec;
+mod fault;
 mod guest;
 mod init;
 mod log;
@@ -42,6 +44,10 @@ fn main() -> ExitCode {
             env!("CARGO_PKG_VERSION")
         ));
     }
+    std::panic::set_hook(Box::new(|panic| {
+        log::console(&format!("fc-agent: fatal: {panic}"));
+        std::process::abort();
+    }));
     let ended = init::run().and_then(|guest| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(session::serve(guest))

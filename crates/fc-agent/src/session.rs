@@ -11,7 +11,9 @@ use fcvm_link::{
 use fcvm_proto::{Hello, PROTOCOL, Port, ToGuest, ToHost, session::SessionId};
 use tokio::sync::mpsc;
 
-use crate::{container::Wish, device, guest::clock, init::Guest, log, machine::Machine, reaper::Reaper};
+use crate::{
+    container::Wish, device, fault, guest::clock, init::Guest, log, machine::Machine, reaper::Reaper,
+};
 
 /// Messages to the host that wait: log lines beyond are dropped.
 const OUTBOX: usize = 256;
@@ -34,6 +36,7 @@ pub(crate) async fn serve(guest: Guest) -> anyhow::Result<()> {
     let mut outcome = None;
     loop {
         let (id, io) = pipe.accept().await?;
+        fault::reach("link");
         let (link, driver) = multiplex(io, Role::Guest);
         let driver = tokio::spawn(driver);
         let end = session(id, link, guest.started, &mut machine, &mut messages, &mut outcome).await;
@@ -64,6 +67,7 @@ async fn session(
     let (read, write) = tokio::io::split(control);
     let mut hello = Sender::new(write);
     hello.send(&greeting(id, started)).await?;
+    fault::reach("hello");
     let mut sender = hello.retype::<ToHost>();
     // The job may have ended while nobody listened.
     if let Some(outcome) = outcome.as_ref() {

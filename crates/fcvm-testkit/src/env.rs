@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
     thread,
 };
@@ -183,14 +184,53 @@ impl TestEnv {
         // Looked for before they die: a process that is dying can no longer be told from others,
         // and holds its sockets still.
         running.freeze();
-        let processes = leaks::processes(self.sockets.path());
-        let processes = processes.iter().filter(|(pid, _)| *pid != running.pid());
-        let processes: Vec<_> = processes.filter_map(|(pid, _)| leaks::open(*pid)).collect();
+        let others = self.all_but(running.pid());
         let output = running.kill();
-        for process in &processes {
-            leaks::wait_until_gone(process);
-        }
+        others.iter().for_each(leaks::wait_until_gone);
         output
+    }
+
+    /// Kills a process that stands still, and waits for the end of all the others here, which end
+    /// by that.
+    pub fn kill_all_with(&self, pid: i32) {
+        self.kill_all_with_but(pid, pid);
+    }
+
+    /// The same, where another one need not end by that.
+    pub fn kill_all_with_but(&self, pid: i32, spared: i32) {
+        let all = self.all_but(spared);
+        let itself = leaks::open(pid);
+        leaks::kill(pid);
+        all.iter().chain(&itself).for_each(leaks::wait_until_gone);
+    }
+
+    fn all_but(&self, pid: i32) -> Vec<OwnedFd> {
+        let processes = self.processes().into_iter().filter(|(other, _)| *other != pid);
+        processes.filter_map(|(pid, _)| leaks::open(pid)).collect()
+    }
+
+    /// The hypervisors that run here.
+    #[must_use]
+    pub fn hypervisors(&self) -> Vec<i32> {
+        let is_one = |pid: &i32| {
+            let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            program.file_name().is_some_and(|name| name.as_bytes().starts_with(b"qemu-system-"))
+        };
+        self.processes().into_iter().map(|(pid, _)| pid).filter(is_one).collect()
+    }
+
+    /// Kills the hypervisors that run here, and waits for their ends.
+    pub fn kill_hypervisors(&self) {
+        let pids = self.hypervisors();
+        assert!(!pids.is_empty(), "there is no hypervisor to kill");
+        let open: Vec<_> = pids.iter().filter_map(|pid| leaks::open(*pid)).collect();
+        pids.into_iter().for_each(leaks::kill);
+        open.iter().for_each(leaks::wait_until_gone);
+    }
+
+    /// Waits until none of its processes is left.
+    pub fn wait_for_processes(&self) {
+        leaks::wait_for_processes(self.sockets.path());
     }
 }
 

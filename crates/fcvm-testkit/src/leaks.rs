@@ -94,7 +94,7 @@ pub(crate) fn wait_until_gone(process: &OwnedFd) {
 }
 
 /// Waits until none of them is left.
-fn wait_for_processes(sockets: &Path) {
+pub(crate) fn wait_for_processes(sockets: &Path) {
     let deadline = Instant::now() + DEADLINE;
     // One that ends may have started another.
     loop {
@@ -108,11 +108,13 @@ fn wait_for_processes(sockets: &Path) {
     }
 }
 
-pub(crate) fn kill_processes(sockets: &Path) {
-    for (pid, _) in processes(sockets) {
-        if let Err(error) = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL) {
-            assert_eq!(error, Errno::SRCH, "it may have ended since");
-        }
+pub(crate) fn kill(pid: i32) {
+    if let Err(error) = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL) {
+        assert_eq!(error, Errno::SRCH, "it may have ended since");
     }
+}
+
+pub(crate) fn kill_processes(sockets: &Path) {
+    processes(sockets).into_iter().for_each(|(pid, _)| kill(pid));
     wait_for_processes(sockets);
 }

@@ -135,6 +135,15 @@ impl Running {
         waitid(WaitId::Pid(Pid::from_child(&self.child)), options).unwrap();
     }
 
+    /// Waits until it stands still, stopped by itself.
+    pub fn wait_until_stopped(&self) {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(Pid::from_child(&self.child)), options).unwrap();
+        if !status.is_some_and(|status| status.stopped()) {
+            self.fail("it ended before it stopped");
+        }
+    }
+
     fn deadline(&self) -> Instant {
         self.begun + DEADLINE
     }

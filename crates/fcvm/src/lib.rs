@@ -7,6 +7,7 @@ pub mod cli;
 pub mod commands;
 pub mod copy;
 pub mod exit;
+pub mod failpoint;
 pub mod hash;
 pub mod health;
 mod http;

@@ -148,6 +148,7 @@ impl Execs {
             ExecTarget::Container => container::launch(request, self.running.clone(), &self.reaper).await?,
             ExecTarget::Machine => machine::launch(request, &self.reaper)?,
         };
+        crate::fault::reach("exec");
         attend(request, launched, streams, orders, events).await
     }
 

@@ -2,13 +2,15 @@
 
 use fcvm_proto::session::LinkKey;
 
+/// The value of a parameter.
+pub(super) fn parameter<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = cmdline.split_ascii_whitespace().filter_map(|parameter| parameter.split_once('='));
+    pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
+}
+
 /// The link key among the parameters.
 pub(super) fn link_key(cmdline: &str) -> Option<LinkKey> {
-    cmdline
-        .split_ascii_whitespace()
-        .filter_map(|parameter| parameter.split_once('='))
-        .find(|(name, _)| *name == LinkKey::PARAMETER)
-        .and_then(|(_, value)| LinkKey::from_hex(value))
+    parameter(cmdline, LinkKey::PARAMETER).and_then(LinkKey::from_hex)
 }
 
 #[cfg(test)]

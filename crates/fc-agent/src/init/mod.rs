@@ -10,6 +10,8 @@ mod readahead;
 use anyhow::Context as _;
 use fcvm_proto::session::LinkKey;
 
+use crate::fault;
+
 pub(crate) use disks::Disks;
 pub(crate) use mounts::{image as mount_image, writable as mount_writable};
 
@@ -31,12 +33,16 @@ pub(crate) struct Guest {
 pub(crate) fn run() -> anyhow::Result<Guest> {
     let started = crate::guest::clock::since_boot();
     mounts::kernel_file_systems()?;
-    let key = cmdline::link_key(&std::fs::read_to_string("/proc/cmdline")?)
+    let cmdline = std::fs::read_to_string("/proc/cmdline")?;
+    fault::choose(cmdline::parameter(&cmdline, fault::PARAMETER));
+    fault::reach("mounts");
+    let key = cmdline::link_key(&cmdline)
         .with_context(|| format!("the kernel command line has no {}=KEY", LinkKey::PARAMETER))?;
     modules::load_for_boot()?;
     // Before anything runs at the same time: see there.
     cgroups::prepare().context("failed to prepare control groups")?;
     let root = Disks::find().and_then(|disks| mounts::root(&disks).map(|()| disks));
+    fault::reach("root");
     if root.is_ok() {
         readahead::start();
     }

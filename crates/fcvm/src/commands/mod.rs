@@ -33,7 +33,7 @@ use crate::{
     exit,
     image::{Pruning, Store},
     output::{self, Printer},
-    state::{Registry, RuntimeDir},
+    state::{Registry, RuntimeDir, StateError},
     storage::DataDir,
 };
 
@@ -109,8 +109,11 @@ fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
 
 /// Every command first removes what a killed one left.
 fn collect_garbage(data: &DataDir) {
-    if let Err(error) = Registry::new(data, RuntimeDir::from_env()).collect_garbage() {
-        tracing::warn!(%error, "what dead VMs left could not be removed");
+    match Registry::new(data, RuntimeDir::from_env()).collect_garbage() {
+        Ok(_) => {}
+        // That is for the other to do; commands that need VMs say so.
+        Err(error @ StateError::OtherUser { .. }) => tracing::debug!(%error, "no garbage is collected"),
+        Err(error) => tracing::warn!(%error, "what dead VMs left could not be removed"),
     }
     if let Err(error) = Store::open(data).gc(Pruning::Real) {
         tracing::warn!(%error, "what interrupted work on images left could not be removed");

@@ -57,7 +57,9 @@ pub(super) fn end(vm: &VmState, how: Ending, registry: &Registry) -> anyhow::Res
     if !vm.is_alive() {
         return Ok(());
     }
+    crate::failpoint::reach("stop-watches");
     ask(vm, how, registry)?;
+    crate::failpoint::reach("stop-asked");
     let grace = match how {
         Ending::Stop { seconds } => Duration::from_secs(seconds.into()),
         Ending::Kill => Duration::ZERO,

@@ -27,9 +27,12 @@ impl Claim {
             kept: false,
         };
         registry.write(None, &claim.state)?;
+        crate::failpoint::reach("recorded");
         fs_err::create_dir_all(&claim.directory)
             .map_err(|source| StateError::Create { path: claim.directory.clone(), source })?;
+        crate::failpoint::reach("directory-made");
         registry.create_runtime_dir(&claim.state.id)?;
+        crate::failpoint::reach("claimed");
         Ok(claim)
     }
 
@@ -80,6 +83,7 @@ impl Claim {
         let _lock = self.registry.lock()?;
         if self.state.is_kept() {
             self.kept = true;
+            crate::failpoint::reach("keeping");
             return self.registry.keep(&old, &mut self.state);
         }
         self.state.end();

@@ -107,6 +107,14 @@ pub enum StateError {
         /// The directory.
         path: PathBuf,
     },
+    /// The VMs of the data directory are another user's.
+    #[error("the VMs in `{path}` belong to user {user}")]
+    OtherUser {
+        /// The directory of their records.
+        path: PathBuf,
+        /// The user's number.
+        user: u32,
+    },
     /// The kernel would not tell about this process, or give random bytes.
     #[error("failed to identify this process")]
     Identify(#[source] io::Error),
@@ -128,6 +136,10 @@ impl StateError {
             Self::Alive { name, .. } => {
                 Some(format!("`fcvm stop {name}` ends it, `fcvm rm --force {name}` kills and removes it"))
             }
+            Self::OtherUser { .. } => Some(
+                "name a data directory of your own with --data-dir or FCVM_DATA_DIR, or become that user"
+                    .into(),
+            ),
             Self::Foreign { .. } => Some("set FCVM_RUNTIME_DIR to a directory of your own".into()),
             Self::Write { source, .. } | Self::Create { source, .. }
                 if source.kind() == io::ErrorKind::StorageFull =>

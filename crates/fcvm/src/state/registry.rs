@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -12,10 +14,16 @@ use super::{
     VmState,
 };
 use crate::{
+    output::sanitize,
     process::Owner,
     storage::{AtomicFile, DataDir, Lock},
 };
 use jiff::Timestamp;
+use rustix::{fs::OFlags, process::geteuid};
+
+/// Longest state file, in bytes: a command line has 2 MiB at most, and what it is made of may be
+/// written as six bytes each.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The container's log and, with more behind the name, the older part of it.
 pub const LOG_FILE: &str = "container.log";
@@ -95,7 +103,9 @@ impl Registry {
     /// Where the name is taken or something cannot be written.
     pub fn claim(&self, vm: NewVm) -> Result<Claim, StateError> {
         let _lock = self.lock()?;
+        crate::failpoint::reach("locked");
         self.collect_locked()?;
+        crate::failpoint::reach("collected");
         let others = self.read_all()?;
         let id = random_id()?;
         let holder = |name: &VmName| others.iter().find(|other| other.name == *name);
@@ -142,7 +152,20 @@ impl Registry {
         Claim::make(self, state)
     }
 
+    /// Refuses the records of another user: whom they name we would end with our rights, and what
+    /// we write there the other could not read.
+    fn check_user(&self) -> Result<(), StateError> {
+        let path = self.data.state();
+        match fs::metadata(&path) {
+            Ok(found) if found.uid() != geteuid().as_raw() => {
+                Err(StateError::OtherUser { path, user: found.uid() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn lock(&self) -> Result<Lock, StateError> {
+        self.check_user()?;
         Ok(Lock::acquire(&self.data.state().join("lock"), || ())?)
     }
 
@@ -153,6 +176,7 @@ impl Registry {
     pub(super) fn read_all(&self) -> Result<Vec<VmState>, StateError> {
         let directory = self.data.state();
         let list = |source| StateError::List { path: directory.clone(), source };
+        self.check_user()?;
         let entries = match fs::read_dir(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(list)?,
@@ -179,6 +203,7 @@ impl Registry {
                 Err(StateError::Alive { name: state.name, status: state.status })
             }
             Some(state) => {
+                crate::failpoint::reach("rm-locked");
                 self.remove(&state).map_err(|source| StateError::Remove { name: state.name, source })
             }
         }
@@ -188,7 +213,9 @@ impl Registry {
     pub(super) fn remove(&self, state: &VmState) -> io::Result<()> {
         for directory in [self.directory(&state.id), self.runtime.of(&state.id)] {
             gone(fs_err::remove_dir_all(directory))?;
+            crate::failpoint::reach("directory-removed");
         }
+        crate::failpoint::reach("directories-removed");
         gone(fs_err::remove_file(self.path(&state.id)))?;
         self.tell(Some(state), None);
         Ok(())
@@ -206,9 +233,13 @@ impl Registry {
                     .map_err(error)?;
             }
         }
+        crate::failpoint::reach("files-removed");
         gone(fs_err::remove_dir_all(self.runtime.of(&state.id))).map_err(error)?;
+        crate::failpoint::reach("sockets-removed");
         state.end();
-        self.write(Some(old), state)
+        self.write(Some(old), state)?;
+        crate::failpoint::reach("record-kept");
+        Ok(())
     }
 
     /// Writes a record in place of the old one; to be called with the lock held.
@@ -259,12 +290,13 @@ pub(super) fn gone(removed: io::Result<()>) -> io::Result<()> {
 
 /// A state file's content; `None` with a warning where it is not ours to understand.
 fn read(path: &Path) -> Option<VmState> {
-    let bytes = match fs::read(path) {
+    let shown = || sanitize(&path.display().to_string());
+    let bytes = match bytes(path) {
         Ok(bytes) => bytes,
         // Removed since it was listed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "unreadable VM state");
+            tracing::warn!(path = shown(), %error, "unreadable VM state");
             return None;
         }
     };
@@ -274,18 +306,37 @@ fn read(path: &Path) -> Option<VmState> {
     }
     match serde_json::from_slice::<Version>(&bytes) {
         Ok(Version { format }) if format > FORMAT => {
-            tracing::warn!(path = %path.display(), format, supported = FORMAT, "VM state of a newer fcvm");
+            tracing::warn!(path = shown(), format, supported = FORMAT, "VM state of a newer fcvm");
             return None;
         }
         _ => {}
     }
-    match serde_json::from_slice(&bytes) {
+    match serde_json::from_slice::<VmState>(&bytes) {
+        // Whatever is done to it would be done to another.
+        Ok(state) if path.file_stem() != Some(OsStr::new(state.id.as_str())) => {
+            tracing::warn!(path = shown(), id = %state.id, "VM state under the name of another");
+            None
+        }
         Ok(state) => Some(state),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "damaged VM state");
+            // It may quote what it found.
+            let error = sanitize(&error.to_string());
+            tracing::warn!(path = shown(), error, "damaged VM state");
             None
         }
     }
+}
+
+/// What is in a file, if it is one, and no longer than a state can be.
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe would wait for its writer.
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 fn random_id() -> Result<VmId, StateError> {

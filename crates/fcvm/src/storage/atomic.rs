@@ -52,6 +52,7 @@ impl AtomicFile {
     pub fn write_volatile(target: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = Self::create(target)?;
         file.file_mut().write_all(bytes)?;
+        crate::failpoint::reach("file-unnamed");
         file.temporary.persist(&file.target).map_err(|error| error.error)?;
         Ok(())
     }

@@ -68,6 +68,8 @@ pub(super) struct Attempt<'a> {
     messages: Tail,
     stopped: watch::Receiver<Option<Stop>>,
     started: bool,
+    /// Whether the container has had its input.
+    fed: bool,
     /// Ours, while the container has it.
     terminal: Option<RawMode>,
     /// What the parent of a detached start says of it, while that is not known.
@@ -109,6 +111,7 @@ impl<'a> Attempt<'a> {
             state.hypervisor_process = owner;
             state.status = Status::Starting;
         })?;
+        crate::failpoint::reach("hypervisor-recorded");
         Ok(Self {
             hypervisor,
             plan,
@@ -120,6 +123,7 @@ impl<'a> Attempt<'a> {
             messages,
             stopped: machine.stopped,
             started: false,
+            fed: false,
             terminal: None,
             unheard: None,
             server: None,
@@ -147,7 +151,9 @@ impl<'a> Attempt<'a> {
         let mut guest = self.greet(key, signals).await?;
         self.timings.hello(&guest.hello);
         tracing::debug!(target: "agent", build = %sanitize(&guest.hello.build), kernel = %sanitize(&guest.hello.kernel), "hello");
+        crate::failpoint::reach("streams-open");
         let mut orders = self.listen(&guest)?;
+        crate::failpoint::reach("control-listens");
         let mut filling = self.fill(&guest, outputs);
         let mut filled = false;
         let mut told = [false; 2];
@@ -306,10 +312,11 @@ impl<'a> Attempt<'a> {
             ToHost::Reached(stage, nanos) => {
                 self.timings.reached(stage, nanos);
                 if stage == Stage::ContainerStarted && !self.started {
-                    let first = self.claim.state().started.is_none();
+                    crate::failpoint::reach("container-started");
                     self.begin(guest)?;
                     // One stream serves all runs.
-                    if self.plan.input == Input::Inherited && first {
+                    if self.plan.input == Input::Inherited && !self.fed {
+                        self.fed = true;
                         // Not before: Ctrl-C ends a boot.
                         if self.plan.has_terminal() {
                             self.terminal = RawMode::set()
@@ -324,6 +331,7 @@ impl<'a> Attempt<'a> {
                 if !self.started && !exit::NOT_STARTED.contains(&status) {
                     self.begin(guest)?;
                 }
+                crate::failpoint::reach("status-known");
                 let status = if self.timed_out { TIMED_OUT } else { status };
                 self.timings.mark("podman exit");
                 self.rest();
@@ -332,6 +340,7 @@ impl<'a> Attempt<'a> {
                     state.health_status = HealthStatus::Stopped;
                     state.exit_code = Some(status);
                 });
+                crate::failpoint::reach("status-recorded");
                 return Ok(Some(status));
             }
             ToHost::Pong(number) => {
@@ -349,12 +358,16 @@ impl<'a> Attempt<'a> {
     /// The container runs: who started it in the background hears of it first.
     fn begin(&mut self, guest: &Guest) -> Result<(), VmError> {
         self.started = true;
-        if self.claim.state().started.is_none() {
+        if self.restarts.is_first() {
             self.unheard = self.plan.parent.as_ref();
         }
+        // Of what its parent knows as started something is left, whatever comes.
+        self.record(|state| state.started = Some(Timestamp::now()));
         match self.unheard {
             Some(parent) => {
+                crate::failpoint::reach("start-recorded");
                 parent.announce(self.claim.state().id.as_str());
+                crate::failpoint::reach("announced");
                 Ok(())
             }
             None => self.settled(true, guest),
@@ -364,10 +377,13 @@ impl<'a> Attempt<'a> {
     /// Whoever started it has heard of it, or does not want it any more.
     fn settled(&mut self, heard: bool, guest: &Guest) -> Result<(), VmError> {
         if !heard {
+            self.record(|state| state.started = None);
             return Err(VmError::Interrupted { signal: SignalNumber::TERM.number() });
         }
         if let Some(parent) = self.unheard.take() {
+            crate::failpoint::reach("heard");
             parent.release().map_err(|source| VmError::Host { what: "leave the parent", source })?;
+            crate::failpoint::reach("released");
         }
         let unchecked = self.plan.health.is_none();
         self.record(|state| {
@@ -378,12 +394,12 @@ impl<'a> Attempt<'a> {
                     state.health_status = HealthStatus::Healthy;
                 }
             }
-            state.started = Some(Timestamp::now());
         });
         if self.claim.state().status == Status::Running {
             self.look_after(guest);
         }
         self.restarts.began();
+        crate::failpoint::reach("running-recorded");
         Ok(())
     }
 
@@ -492,6 +508,7 @@ impl<'a> Attempt<'a> {
                 Reply::Done
             }
             Action::Stop(grace) => {
+                crate::failpoint::reach("stop-ordered");
                 self.restarts.end();
                 self.ask_to_end(grace, guest);
                 Reply::Done
@@ -518,6 +535,7 @@ impl<'a> Attempt<'a> {
     fn signal(&mut self, signal: SignalNumber, guest: &Guest) {
         guest.order(ToGuest::Signal(signal.number()));
         if signal == SignalNumber::KILL {
+            crate::failpoint::reach("kill-ordered");
             self.stopping.killed();
         }
     }
@@ -589,6 +607,11 @@ impl<'a> Attempt<'a> {
     pub(super) async fn kill(&mut self) {
         if let Err(error) = self.process.kill().await {
             tracing::debug!(%error, "the hypervisor was already gone");
+        }
+        if let Some(parent) = self.unheard.take()
+            && !parent.heard().await
+        {
+            self.record(|state| state.started = None);
         }
     }
 }

@@ -117,9 +117,11 @@ impl Kept {
             Source::Console => tracing::debug!(target: "console", "{line}"),
             Source::Hypervisor => tracing::warn!(target: "hypervisor", "{line}"),
         }
-        if self.panic.is_none()
-            && let Some((_, reason)) = line.split_once(PANIC)
-        {
+        // What comes after a panic are registers: the lines before it tell why.
+        if self.panic.is_some() {
+            return;
+        }
+        if let Some((_, reason)) = line.split_once(PANIC) {
             self.panic = Some(reason.trim_start_matches(" - not syncing: ").to_owned());
         }
         if self.lines.len() == LAST_LINES {
@@ -147,6 +149,9 @@ mod tests {
                 write.write_all(format!("line {number}\r\n").as_bytes()).unwrap();
             }
             write.write_all(b"\x1b[2JKernel panic - not syncing: no init\n").unwrap();
+            for number in 0..100 {
+                write.write_all(format!("register {number}\n").as_bytes()).unwrap();
+            }
             write.write_all(&vec![b'x'; 5 << 20]).unwrap();
         });
         tail.end().await;
@@ -154,7 +159,7 @@ mod tests {
         let lines = tail.last_lines();
         assert_eq!(tail.panic().as_deref(), Some("no init"));
         assert!(lines.contains("line 99\n  | \\u{1b}[2JKernel panic"), "{lines}");
-        assert!(!lines.contains("line 80"), "{lines}");
+        assert!(!lines.contains("line 80") && !lines.contains("register"), "{lines}");
         assert!(lines.len() < LAST_LINES * (MAX_LINE + 8));
         assert_eq!(std::fs::metadata(&log).unwrap().len(), MAX_FILE as u64);
     }

@@ -155,9 +155,18 @@ pub async fn exec(
     let mut sizes = Sizes::listen().map_err(host("listen to signals"))?;
     let open = async |port| Ok::<_, ExecError>(Client::connect(vm, registry).await?.stream(port).await?);
 
+    // A VM that ended is no news about its owner once there is a command.
+    let open_more = async |port| match open(port).await {
+        Err(ExecError::Control(ControlError::Gone { .. } | ControlError::NotRunning { .. })) => {
+            Err(ExecError::Gone)
+        }
+        opened => opened,
+    };
+
     let (read, write) = open(Port::Exec).await?.into_split();
     let mut sender = Sender::<ExecRequest, _>::new(write);
     sender.send(request).await.map_err(ExecError::Broken)?;
+    crate::failpoint::reach("exec-requested");
     let mut orders = sender.retype::<ExecOrder>();
     let mut tasks = JoinSet::new();
     let mut events = events(Receiver::new(read), &mut tasks);
@@ -173,22 +182,25 @@ pub async fn exec(
                         raw = RawMode::set().map_err(host("set up the terminal"))?;
                     }
                     let Some((our_stdout, our_stderr)) = ours.take() else { continue };
-                    let stdout = named(open(Port::ExecStdout).await?, request).await?;
+                    let stdout = named(open_more(Port::ExecStdout).await?, request).await?;
                     outputs.push(copy(stdout, our_stdout)?);
                     if request.terminal.is_none() {
-                        let stderr = named(open(Port::ExecStderr).await?, request).await?;
+                        let stderr = named(open_more(Port::ExecStderr).await?, request).await?;
                         outputs.push(copy(stderr, our_stderr)?);
                     }
                     if let Some(ours) = stdin.take() {
-                        let stdin = named(open(Port::ExecStdin).await?, request).await?;
+                        let stdin = named(open_more(Port::ExecStdin).await?, request).await?;
                         let keys = detach_keys.take().filter(|_| raw.is_some());
                         inputs.spawn(input::copy(stdin, ours, keys));
                     }
                 }
                 Some(Ok(ExecEvent::Accepted)) => {}
                 Some(Ok(ExecEvent::Started)) if request.detach => break 0,
-                Some(Ok(ExecEvent::Started)) => {}
-                Some(Ok(ExecEvent::Ended(status))) => break status,
+                Some(Ok(ExecEvent::Started)) => crate::failpoint::reach("exec-started"),
+                Some(Ok(ExecEvent::Ended(status))) => {
+                    crate::failpoint::reach("exec-ended");
+                    break status;
+                }
                 // What comes from now on is nobody's.
                 Some(Ok(ExecEvent::Detached)) => return Ok(0),
                 Some(Ok(ExecEvent::Failed(failure))) => {

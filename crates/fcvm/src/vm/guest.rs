@@ -60,6 +60,7 @@ impl Guest {
         let (read, write) = tokio::io::split(control);
         let mut receiver = Receiver::<Hello, _>::new(read);
         let hello = receiver.receive().await.map_err(violation)?.ok_or_else(|| violation("no greeting"))?;
+        crate::failpoint::reach("hello");
         if hello.protocol != PROTOCOL {
             return Err(VmError::Protocol {
                 build: crate::output::sanitize(&hello.build),
@@ -71,6 +72,7 @@ impl Guest {
         }
         let mut sender = Sender::<ToGuest, _>::new(write);
         sender.send(&ToGuest::Start(Box::new(plan))).await.map_err(violation)?;
+        crate::failpoint::reach("plan-sent");
         let (orders, mut ordered) = mpsc::channel(OUTBOX);
         tasks.spawn(async move {
             while let Some(order) = ordered.recv().await {

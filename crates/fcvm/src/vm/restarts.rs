@@ -31,6 +31,11 @@ impl Restarts {
         Self { policy, pause: FIRST_PAUSE, began: None, ended: false, asked: Vec::new() }
     }
 
+    /// Whether the container has not run yet, as far as anybody knows.
+    pub(super) fn is_first(&self) -> bool {
+        self.began.is_none()
+    }
+
     /// The container runs: who asked for that hears of it.
     pub(super) fn began(&mut self) {
         self.began = Some(Instant::now());

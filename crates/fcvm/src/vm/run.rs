@@ -103,7 +103,9 @@ async fn boots(
 ) -> Result<u8, VmError> {
     let host = |what| move |source| VmError::Host { what, source };
     let mut signals = Signals::listen().map_err(host("listen to signals"))?;
+    crate::failpoint::reach("signals-heard");
     let log = Log::create(claim.directory(), plan.log_limit);
+    crate::failpoint::reach("log-made");
     let mut restarts = Restarts::new(plan.restart_policy);
     let mut cpus = plan.cpus;
     loop {
@@ -180,8 +182,10 @@ async fn attempt(
     remove_scratch(&scratch)
         .and_then(|()| cow::copy(&plan.assets.scratch_template, &scratch))
         .map_err(|source| VmError::Scratch { path: scratch.clone(), source })?;
+    crate::failpoint::reach("scratch-copied");
     let outputs = Outputs::new(claim.directory(), plan.output, boot.log)
         .map_err(|source| VmError::Spool { path: claim.directory().to_owned(), source })?;
+    crate::failpoint::reach("spools-made");
     let link_key = LinkKey(random()?);
     let mut disks = vec![
         Disk { serial: "base".into(), path: plan.assets.base.clone(), access: Access::ReadOnly },
@@ -200,11 +204,15 @@ async fn attempt(
         runtime_dir: claim.runtime_dir().to_owned(),
     })?;
     timings.launched();
+    crate::failpoint::reach("launched");
     let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine, boot.restarts)?;
     let status = attempt.converse(link_key, signals, &outputs).await;
     // Nothing in the VM is to be kept: there is no need to wait for its shutdown.
+    crate::failpoint::reach("conversed");
     attempt.kill().await;
+    crate::failpoint::reach("hypervisor-killed");
     attempt.farewell(status.as_ref().ok().copied()).await;
+    crate::failpoint::reach("farewell-said");
     timings.first_output(outputs.first_byte());
     outputs.end();
     let flushed = tokio::select! {
@@ -213,6 +221,7 @@ async fn attempt(
         signal = ending(signals) => Err(VmError::Interrupted { signal }),
     };
     timings.mark("teardown");
+    crate::failpoint::reach("outputs-flushed");
     let status = status?;
     flushed?;
     Ok(status)

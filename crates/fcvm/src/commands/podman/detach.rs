@@ -18,8 +18,8 @@ use super::SUPERVISOR;
 use crate::{
     commands,
     output::Printer,
-    process::ACKNOWLEDGED,
-    state::{Registry, RuntimeDir},
+    process::{ACKNOWLEDGED, Owner},
+    state::{Registry, RuntimeDir, StateError},
     storage::DataDir,
     vm::VmError,
 };
@@ -34,14 +34,25 @@ pub(super) fn run(data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     // A supervisor that was ended, by whatever signal, may not have come to it.
-    if let Err(error) = Registry::new(data, RuntimeDir::from_env()).collect_garbage() {
+    let registry = Registry::new(data, RuntimeDir::from_env());
+    if let Err(error) = registry.collect_garbage() {
         tracing::warn!(%error, "what a failed start left could not be removed");
     }
     match started? {
         Started::Failed(code) => Ok(ExitCode::from(code)),
         Started::Interrupted(signal) => Err(VmError::Interrupted { signal }.into()),
-        Started::Running(_) | Started::Died => anyhow::bail!("the VM's supervisor was killed"),
+        Started::Running(_) => Ok(ExitCode::SUCCESS),
+        Started::Died(supervisor) => {
+            forget(&registry, supervisor.as_ref())?;
+            anyhow::bail!("the VM's supervisor was killed")
+        }
     }
+}
+
+/// Removes what is kept of a VM that ran, and of which nobody has heard.
+fn forget(registry: &Registry, supervisor: Option<&Owner>) -> Result<(), StateError> {
+    let all = registry.list_all()?;
+    all.iter().filter(|vm| Some(&vm.owner) == supervisor).try_for_each(|vm| registry.remove_exited(vm))
 }
 
 /// How a start ended.
@@ -52,8 +63,8 @@ enum Started {
     Failed(u8),
     /// The user does not want it any more.
     Interrupted(i32),
-    /// The supervisor ended by a signal.
-    Died,
+    /// The supervisor, this one, ended by a signal.
+    Died(Option<Owner>),
 }
 
 async fn start() -> anyhow::Result<Started> {
@@ -62,6 +73,8 @@ async fn start() -> anyhow::Result<Started> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (ours, theirs) = UnixStream::pair()?;
     let mut supervisor = supervisor(theirs).context("failed to start the VM's supervisor")?;
+    let identity = supervisor.id().and_then(|pid| Owner::of(pid.cast_signed()).ok().flatten());
+    crate::failpoint::reach("parent-waits");
     ours.set_nonblocking(true)?;
     let mut socket = BufReader::new(tokio::net::UnixStream::from_std(ours)?);
     let mut id = String::new();
@@ -79,7 +92,9 @@ async fn start() -> anyhow::Result<Started> {
             _ = hangup.recv() => Some(SignalKind::hangup()),
         }
     };
+    crate::failpoint::reach("parent-told");
     if signal.is_none() && id.ends_with('\n') && socket.write_all(&[ACKNOWLEDGED]).await.is_ok() {
+        crate::failpoint::reach("parent-acknowledged");
         return Ok(Started::Running(id.trim_end().to_owned()));
     }
     // It ends with the socket.
@@ -92,7 +107,7 @@ async fn start() -> anyhow::Result<Started> {
     Ok(match (signal, status.code()) {
         (Some(signal), _) => Started::Interrupted(signal.as_raw_value()),
         (None, Some(code)) => Started::Failed(u8::try_from(code).unwrap_or(u8::MAX)),
-        (None, None) => Started::Died,
+        (None, None) => Started::Died(identity),
     })
 }
 

@@ -43,6 +43,7 @@ pub fn run(command: Command, role: Role, data: &DataDir, printer: &Printer) -> a
         (Command::Run(arguments), Role::User) => run::run(*arguments, None, data, printer),
         (Command::Run(arguments), Role::Supervisor) => {
             let parent = Parent::adopt().context("failed to become a VM's supervisor")?;
+            crate::failpoint::reach("adopted");
             run::run(*arguments, Some(parent), data, printer)
         }
     }

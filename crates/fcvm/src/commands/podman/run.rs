@@ -52,6 +52,7 @@ pub(super) fn run(
         Assets::locate(data, &overrides)?
     };
     let registry = Registry::new(data, RuntimeDir::from_env());
+    crate::failpoint::reach("assets-located");
     let mut claim = registry.claim(NewVm {
         name: arguments.name.clone(),
         hypervisor: selection.hypervisor.name().into(),
@@ -68,6 +69,7 @@ pub(super) fn run(
         restart_policy: arguments.restart,
     })?;
     let id_files = IdFiles::write(&arguments, claim.state().id.as_str())?;
+    crate::failpoint::reach("id-files-written");
     timings.mark("setup");
     let store = Store::open(data);
     let fallback = GuestBuilder { hypervisor: &*selection.hypervisor, assets: &assets, registry: &registry };
@@ -76,9 +78,12 @@ pub(super) fn run(
         Builder::Host => resolve(&arguments, &store, printer, &HostBuilder),
         Builder::Guest => resolve(&arguments, &store, printer, &fallback),
     }?;
+    crate::failpoint::reach("image-resolved");
     let _in_use = image.hold().with_context(|| format!("failed to lock image `{}`", arguments.image))?;
+    crate::failpoint::reach("image-held");
     claim.update(|state| state.image_digest = Some(image.digest))?;
     timings.mark("image");
+    crate::failpoint::reach("image-recorded");
     let hostname = match &arguments.hostname {
         Some(hostname) => hostname.0.clone(),
         None => claim.state().id.short().to_owned(),
@@ -90,7 +95,9 @@ pub(super) fn run(
     } else if plan.output == Output::LogOnly && ended.is_ok() {
         tell_why(claim.directory(), printer);
     }
+    crate::failpoint::reach("ended");
     finish(claim, &ended)?;
+    crate::failpoint::reach("finished");
     if arguments.timings {
         printer.note(&timings);
     }

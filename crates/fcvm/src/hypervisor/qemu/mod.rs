@@ -72,6 +72,7 @@ impl Hypervisor for Qemu {
         let start = |source| HypervisorError::Start { program: self.program.clone(), source };
         let (qmp, qmp_end) = socket(&machine.runtime_dir.join("qmp.sock"))?;
         let (link, link_end) = socket(&machine.runtime_dir.join("link.sock"))?;
+        crate::failpoint::reach("sockets-made");
         let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
         let (messages, messages_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
         let mut command = Command::new(&self.program);
@@ -105,6 +106,11 @@ fn socket(path: &Path) -> Result<(UnixStream, OwnedFd), HypervisorError> {
         return Err(HypervisorError::SocketPath { path: path.to_owned() });
     }
     let error = |source| HypervisorError::Socket { path: path.to_owned(), source };
+    // That of a boot that failed: a hypervisor that was killed leaves it.
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(error(source)),
+        _ => {}
+    }
     let listener = UnixListener::bind(path).map_err(error)?;
     let stream = UnixStream::connect(path).map_err(error)?;
     Ok((stream, listener.as_fd().try_clone_to_owned().map_err(error)?))
