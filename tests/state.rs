@@ -265,7 +265,7 @@ fn a_record_nobody_may_read_is_left_alone() {
     }
     let env = TestEnv::new(env!("CARGO_BIN_EXE_fcvm"));
     let path = write(&env, &id(1), record(1, json!({})).to_string());
-    fs::set_permissions(&path, Permissions::from_mode(0o0)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
     let output = env.fcvm().args(["ls", "--all", "-q"]).run();
     output.assert_stdout("");
     assert!(output.stderr.contains("unreadable VM state"), "{}", output.stderr);
