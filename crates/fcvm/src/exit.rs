@@ -8,7 +8,7 @@ use crate::{
         ImageError, NameError, credentials::CredentialsError, registries::RegistriesError,
         registry::RegistryError,
     },
-    output::PromptError,
+    output::{PromptError, TemplateError},
     setup::SetupError,
     state::StateError,
     storage::DataDirError,
@@ -53,6 +53,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| of(cause, RegistryError::hint))
             .or_else(|| of(cause, SetupError::hint))
             .or_else(|| of(cause, StateError::hint))
+            .or_else(|| of(cause, TemplateError::hint))
             .or_else(|| of(cause, VmError::hint))
             .or_else(|| of(cause, ControlError::hint))
             .or_else(|| of(cause, denied))

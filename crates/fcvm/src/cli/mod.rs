@@ -9,10 +9,12 @@ pub mod login;
 pub mod logs;
 pub mod ls;
 pub mod podman;
+pub mod port;
 pub mod registry;
 pub mod rm;
 pub mod setup;
 pub mod size;
+pub mod stats;
 pub mod stop;
 pub mod wait;
 
@@ -62,6 +64,8 @@ pub enum Command {
     Wait(wait::Args),
     Rm(rm::Args),
     Inspect(inspect::Args),
+    Stats(stats::Args),
+    Port(port::Args),
     Login(login::Login),
     Logout(login::Logout),
     /// Manage images

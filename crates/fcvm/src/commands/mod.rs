@@ -1,6 +1,7 @@
 //! One file per command: arguments in, calls to the domain modules, output.
 
 pub mod completions;
+mod container_view;
 mod environment;
 pub mod exec;
 pub mod image;
@@ -11,8 +12,10 @@ pub mod logout;
 pub mod logs;
 pub mod ls;
 pub mod podman;
+pub mod port;
 pub mod rm;
 pub mod setup;
+pub mod stats;
 pub mod stop;
 mod targets;
 pub mod wait;
@@ -56,7 +59,10 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
     }
     let role = podman::Role::of_this_process();
     let data = DataDir::open(cli.global.data_dir)?;
-    collect_garbage(&data);
+    // A command in a VM that runs needs nothing of what others left, and is to be quick.
+    if !matches!(cli.command, Command::Exec(_)) {
+        collect_garbage(&data);
+    }
     match cli.command {
         Command::Podman(command) => podman::run(command, role, &data, printer),
         Command::Ls(args) => ls::run(&args, &data, printer),
@@ -67,6 +73,8 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
         Command::Wait(args) => wait::run(&args, &data, printer),
         Command::Rm(args) => rm::run(&args, &data, printer),
         Command::Inspect(args) => inspect::run(&args, &data, printer),
+        Command::Stats(args) => stats::run(&args, &data, printer),
+        Command::Port(args) => port::run(&args, &data, printer),
         Command::Login(args) => login::run(&args, printer),
         Command::Logout(args) => logout::run(&args, printer),
         Command::Image(command) => image::run(command, &data, printer),
@@ -91,7 +99,7 @@ fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
     Ok(output)
 }
 
-/// Every command first removes what a killed one left.
+/// Commands first remove what a killed one left.
 fn collect_garbage(data: &DataDir) {
     if let Err(error) = Registry::new(data, RuntimeDir::from_env()).collect_garbage() {
         tracing::warn!(%error, "what dead VMs left could not be removed");

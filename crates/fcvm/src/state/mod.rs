@@ -28,5 +28,5 @@ pub use format::{FORMAT, HealthStatus, ProcessType, Status, VmState};
 pub use names::{NameError, VmId, VmName};
 pub use registry::{LOG_FILE, Life, NewVm, Registry};
 pub use runtime_dir::RuntimeDir;
-pub use usage::Usage;
+pub use usage::{Disk, Memory, Sample, Usage};
 pub use watch::{Event, Watch};
