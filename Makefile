@@ -65,10 +65,10 @@ docs: ## Write docs/reference/cli.md from the command line itself
 man: ## Write man pages into target/man
 	cargo run --quiet --release --locked -p fcvm --example reference -- --man $(or $(CARGO_TARGET_DIR),target)/man
 
-bench: setup-fcvm ## Measure starts, image disks and pulls, 20 runs
+bench: setup-fcvm ## Measure starts, commands, image disks and pulls, 20 runs
 	@scripts/bench.sh
 
-bench-quick: setup-fcvm ## Measure starts, image disks and pulls, 5 runs
+bench-quick: setup-fcvm ## Measure starts, commands, image disks and pulls, 5 runs
 	@scripts/bench.sh --quick
 
 clean: ## Remove what was built; not what `fcvm setup` made
