@@ -105,7 +105,8 @@ pub(crate) fn codes() -> Vec<Case> {
 }
 
 pub(crate) fn options() -> Vec<Case> {
-    let shown = "hostname; grep Cap /proc/self/status; grep ' /x ' /proc/mounts; ulimit -f; ulimit -n; \
+    // What comes after the mode depends on the kernel.
+    let shown = "hostname; grep Cap /proc/self/status; grep -oE ' /x .*mode=[0-7]+' /proc/mounts; ulimit -f; ulimit -n; \
                  grep -E 'open files|core' /proc/self/limits";
     let all = [
         "--hostname=web-1.local",
