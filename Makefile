@@ -12,7 +12,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export FILTER STREAM
 
 .PHONY: help demo deps build setup-fcvm test test-unit test-fast test-all test-root soak \
-	lint fmt fmt-check clippy bench bench-quick clean
+	lint fmt fmt-check clippy bench bench-quick docs man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,10 +62,16 @@ fmt-check: ## Check that the sources are formatted
 clippy: deps ## Run clippy; warnings are errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-bench: setup-fcvm ## Measure starts, image disks and pulls, 20 runs
+docs: ## Write docs/reference/cli.md from the command line itself
+	cargo run --quiet --release --locked -p fcvm --example reference -- --markdown docs/reference/cli.md
+
+man: ## Write man pages into target/man
+	cargo run --quiet --release --locked -p fcvm --example reference -- --man $(or $(CARGO_TARGET_DIR),target)/man
+
+bench: setup-fcvm ## Measure starts, commands, image disks and pulls, 20 runs
 	@scripts/bench.sh
 
-bench-quick: setup-fcvm ## Measure starts, image disks and pulls, 5 runs
+bench-quick: setup-fcvm ## Measure starts, commands, image disks and pulls, 5 runs
 	@scripts/bench.sh --quick
 
 clean: ## Remove what was built; not what `fcvm setup` made

@@ -13,11 +13,13 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 mod report;
+#[path = "report/rootfs.rs"]
+mod rootfs;
 
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read as _, Write as _},
+    io::Read as _,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -40,7 +42,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn starts(runs: usize) -> anyhow::Result<()> {
-    import()?;
+    rootfs::import(FCVM, IMAGE)?;
     let measured = (0..=runs).map(|_| run_once()).skip(1).collect::<anyhow::Result<Vec<_>>>();
     Command::new(FCVM).args(["image", "rm", IMAGE]).stdout(Stdio::null()).status()?;
     let measured = measured?;
@@ -60,33 +62,6 @@ fn starts(runs: usize) -> anyhow::Result<()> {
         print(stage, "ms", millis);
     }
     Ok(())
-}
-
-/// Imports an image with busybox in it.
-fn import() -> anyhow::Result<()> {
-    let busybox =
-        fs::read("/bin/busybox").context("failed to read `/bin/busybox` (package busybox-static)")?;
-    let mut archive = tar::Builder::new(Vec::new());
-    append(&mut archive, "bin/busybox", &busybox)?;
-    let arguments = ["image", "import", IMAGE, "-"];
-    let mut command = Command::new(FCVM);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut import = command.spawn()?;
-    import.stdin.take().context("no pipe")?.write_all(&archive.into_inner()?)?;
-    if !import.wait()?.success() {
-        bail!("the image could not be imported");
-    }
-    Ok(())
-}
-
-fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) -> anyhow::Result<()> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(content.len() as u64);
-    header.set_mode(0o755);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    Ok(archive.append_data(&mut header, path, content)?)
 }
 
 struct Run {

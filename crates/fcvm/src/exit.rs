@@ -1,13 +1,4 @@
 //! Exit codes and hints: how an error leaves the program.
-//!
-//! | code | meaning |
-//! |---|---|
-//! | 0-255 | `podman run`: the container's own |
-//! | 125 | fcvm failed |
-//! | 126 | the command cannot be executed |
-//! | 127 | the command is not in the image |
-//! | 128+N | signal N ended the container, or interrupted fcvm |
-//! | 2 | wrong usage |
 
 use std::{error::Error, io};
 
@@ -18,12 +9,23 @@ use crate::{
         ImageError, NameError, credentials::CredentialsError, registries::RegistriesError,
         registry::RegistryError,
     },
-    output::PromptError,
+    output::{PromptError, TemplateError},
     setup::SetupError,
     state::StateError,
     storage::DataDirError,
     vm::{ExecError, VmError, control::ControlError},
 };
+
+/// Codes and what they mean, for the reference.
+pub const CODES: [(&str, &str); 7] = [
+    ("0-255", "`fcvm podman run` and `fcvm exec`: the container's or the command's own"),
+    ("125", "fcvm, or Podman in the guest, failed"),
+    ("126", "the command is there and cannot be executed"),
+    ("127", "there is no such command"),
+    ("128+N", "signal N ended the container or the command, or interrupted fcvm"),
+    ("2", "wrong usage: nothing was done"),
+    ("1", "`fcvm setup --check`: something is missing; `fcvm image verify`: something is damaged"),
+];
 
 /// fcvm itself failed.
 pub const FAILED: u8 = 125;
@@ -53,6 +55,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| of(cause, RegistryError::hint))
             .or_else(|| of(cause, SetupError::hint))
             .or_else(|| of(cause, StateError::hint))
+            .or_else(|| of(cause, TemplateError::hint))
             .or_else(|| of(cause, VmError::hint))
             .or_else(|| of(cause, ControlError::hint))
             .or_else(|| of(cause, denied))

@@ -55,16 +55,19 @@ pub(super) async fn launch(
     reaper: &Reaper,
 ) -> Result<Launched, Refusal> {
     let running = begun(&mut known).await?;
+    let mut own = own_process(&running.id)?;
     let user = match &request.user {
         Some(wanted) => {
             let root = format!("/proc/{}/root", running.pid.as_raw_nonzero());
             let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .context("failed to open the container's root")?;
+            let uid = own["user"]["uid"].as_u64().unwrap_or(0);
+            process::forget_home(&mut own, &users::look_up(&root, &uid.to_string())?.home);
             Some(users::look_up(&root, wanted)?)
         }
         None => None,
     };
-    let described = process::describe(&own_process(&running.id)?, request, user.as_ref())?;
+    let described = process::describe(&own, request, user.as_ref())?;
     let place = Place::new(request)?;
     let described_in = place.path("process.json");
     fs::write(&described_in, described.to_string())?;

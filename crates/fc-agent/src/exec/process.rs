@@ -90,6 +90,15 @@ pub(super) fn describe(
     Ok(Value::Object(process))
 }
 
+/// Drops the home directory that Podman gave the container's own user, `home`: another user has another.
+/// One that somebody asked for stays.
+pub(super) fn forget_home(container: &mut Value, home: &str) {
+    let given = format!("HOME={home}");
+    if let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) {
+        env.retain(|variable| variable.as_str() != Some(&given));
+    }
+}
+
 /// The container's environment with the request's: of one name, the last counts.
 fn environment(process: &Map<String, Value>, request: &ExecRequest, home: Option<&str>) -> Vec<String> {
     let own = process.get("env").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
@@ -167,6 +176,16 @@ mod tests {
             "capabilities": { "bounding": ["CAP_CHOWN"], "effective": [], "permitted": [] },
             "noNewPrivileges": true,
         })
+    }
+
+    #[test]
+    fn a_home_that_was_asked_for_stays() {
+        let mut process = json!({ "env": ["HOME=/root", "A=1"] });
+        forget_home(&mut process, "/srv");
+        assert_eq!(process["env"], json!(["HOME=/root", "A=1"]));
+        forget_home(&mut process, "/root");
+        assert_eq!(process["env"], json!(["A=1"]));
+        forget_home(&mut Value::Null, "/");
     }
 
     #[test]

@@ -49,7 +49,8 @@ fn find(passwd: &str, group: &str, wanted: &str) -> anyhow::Result<User> {
         None => (wanted, None),
     };
     let entries = || passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let number = name.parse::<u32>().ok();
+    // Only a group was given.
+    let number = if name.is_empty() && group_name.is_some() { Some(0) } else { name.parse::<u32>().ok() };
     let entry = entries().find(|fields| fields.len() >= 6 && fields[0] == name).or_else(|| {
         entries().find(|fields| fields.len() >= 6 && fields[2].parse().ok() == number && number.is_some())
     });
@@ -107,6 +108,7 @@ mod tests {
             ("web:log", user(33, 40, &[], "/var/www")),
             ("web:7", user(33, 7, &[], "/var/www")),
             ("1000", user(1000, 0, &[], "/")),
+            (":34", user(0, 34, &[], "/root")),
             ("1000:1001", user(1000, 1001, &[], "/")),
             // A name of digits is a name first.
             ("77", user(5, 6, &[], "/n")),

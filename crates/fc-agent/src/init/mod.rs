@@ -6,6 +6,7 @@ mod disks;
 mod modules;
 mod mounts;
 mod readahead;
+mod timer;
 
 use anyhow::Context as _;
 use fcvm_proto::session::LinkKey;
@@ -36,6 +37,10 @@ pub(crate) fn run() -> anyhow::Result<Guest> {
     let cmdline = std::fs::read_to_string("/proc/cmdline")?;
     fault::choose(cmdline::parameter(&cmdline, fault::PARAMETER));
     fault::reach("mounts");
+    if let Err(error) = timer::check(&std::fs::read_to_string("/proc/interrupts")?) {
+        // The host takes a panic as a boot that may do better the next time.
+        panic!("{error}");
+    }
     let key = cmdline::link_key(&cmdline)
         .with_context(|| format!("the kernel command line has no {}=KEY", LinkKey::PARAMETER))?;
     modules::load_for_boot()?;

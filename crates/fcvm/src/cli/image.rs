@@ -148,6 +148,9 @@ pub struct Inspect {
     /// Names or ids of images
     #[arg(required = true, value_name = "IMAGE", value_parser = OsStringValueParser::new().try_map(image))]
     pub images: Vec<ImageRef>,
+    /// Print a line for each, such as '{{.Id}} {{index .Config.Labels "name"}}'
+    #[arg(short, long, value_name = "TEMPLATE")]
+    pub format: Option<String>,
 }
 
 /// Load images from an archive or a layout, with their layers.

@@ -13,12 +13,14 @@ pub mod login;
 pub mod logs;
 pub mod ls;
 pub mod podman;
+pub mod port;
 pub mod registry;
 pub mod rename;
 pub mod restart;
 pub mod rm;
 pub mod setup;
 pub mod size;
+pub mod stats;
 pub mod stop;
 pub mod top;
 pub mod wait;
@@ -73,6 +75,8 @@ pub enum Command {
     Rename(rename::Args),
     Rm(rm::Args),
     Inspect(inspect::Args),
+    Stats(stats::Args),
+    Port(port::Args),
     Events(events::Args),
     Gc(gc::Args),
     Login(login::Login),

@@ -23,9 +23,7 @@ pub(in crate::commands) fn collect(
     for path in files {
         let text = std::fs::read_to_string(path)
             .map_err(|source| EnvironmentError::Read { path: path.clone(), source })?;
-        for line in
-            text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'))
-        {
+        for line in text.lines().map(trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             set(&mut variables, line, host)?;
         }
     }
@@ -35,6 +33,11 @@ pub(in crate::commands) fn collect(
     Ok(variables.into_iter().collect())
 }
 
+/// Blanks before a name count for nothing, all others do.
+fn trim(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t'])
+}
+
 /// `NAME=VALUE`, `NAME` for the host's value, `PREFIX*` for all of the host's that begin so.
 fn set(
     variables: &mut BTreeMap<String, String>,
@@ -42,16 +45,17 @@ fn set(
     host: &BTreeMap<String, String>,
 ) -> Result<(), EnvironmentError> {
     let no_name = || EnvironmentError::NoName { text: text.to_owned() };
-    match text.split_once('=') {
+    let trimmed = trim(text);
+    match trimmed.split_once('=') {
         Some(("", _)) => return Err(no_name()),
         Some((name, value)) => drop(variables.insert(name.to_owned(), value.to_owned())),
-        None => match text.strip_suffix('*') {
+        None => match trimmed.strip_suffix('*') {
             Some(prefix) => {
                 let matching = host.iter().filter(|(name, _)| name.starts_with(prefix));
                 variables.extend(matching.map(|(name, value)| (name.clone(), value.clone())));
             }
-            None if text.is_empty() => return Err(no_name()),
-            None => variables.extend(host.get(text).map(|value| (text.to_owned(), value.clone()))),
+            None if trimmed.is_empty() => return Err(no_name()),
+            None => variables.extend(host.get(trimmed).map(|value| (trimmed.to_owned(), value.clone()))),
         },
     }
     Ok(())
@@ -82,11 +86,12 @@ mod tests {
             ("LC_A".into(), "1".into()),
             ("LC_B".into(), "2".into()),
         ]);
-        let options = ["A=2", "LC_*", "EMPTY="].map(String::from);
+        let options = ["A=2", "LC_*", "EMPTY=", " \tBLANK= b"].map(String::from);
         let all = collect(&[file.path().to_owned()], &options, &host).unwrap();
         let expected = [
             ("A", "2"),
             ("B", "x=y # not a comment"),
+            ("BLANK", " b"),
             ("EMPTY", ""),
             ("HOST", "h"),
             ("LC_A", "1"),
@@ -99,7 +104,7 @@ mod tests {
     #[test]
     fn a_variable_has_a_name_and_a_file_is_there() {
         let none = BTreeMap::new();
-        for bad in ["", "=x"] {
+        for bad in ["", "=x", " =x"] {
             assert!(collect(&[], &[bad.to_owned()], &none).is_err(), "{bad:?}");
         }
         let error = collect(&["/does/not/exist".into()], &[], &none).unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use fcvm_proto::{ExecRequest, ExecTarget};
+use fcvm_proto::{ExecRequest, ExecTarget, FailureKind};
 
 use super::environment;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     output::{Printer, USUAL_SIZE, terminal_size},
     state::{Registry, RuntimeDir, StateError, VmState},
     storage::DataDir,
-    vm::{self, Ends},
+    vm::{self, Ends, ExecError},
 };
 
 /// Runs `fcvm exec`.
@@ -21,6 +21,14 @@ pub fn run(args: Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exit
     let registry = Registry::new(data, RuntimeDir::from_env());
     let (vm, command) = addressed(&args, &registry)?;
     anyhow::ensure!(!command.is_empty(), "no command was given for VM `{}`", vm.name);
+    // Podman finds no program of that name.
+    if command[0].is_empty() {
+        let message = "executable file `` not found".to_owned();
+        return Err(ExecError::Refused { kind: FailureKind::NotFound, message }.into());
+    }
+    if let Some(workdir) = args.workdir.as_deref().filter(|workdir| !workdir.starts_with('/')) {
+        anyhow::bail!("working directory `{workdir}` is not absolute");
+    }
     if args.tty && args.interactive && !printer.stdin_is_terminal() {
         printer.warn("standard input is no terminal: the command's terminal takes it as it comes");
     }
@@ -31,7 +39,8 @@ pub fn run(args: Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exit
         command,
         env: environment::collect(&args.env_file, &args.env, &environment::host())?,
         workdir: args.workdir,
-        user: args.user,
+        // An empty one is none, as with Podman.
+        user: args.user.filter(|user| !user.is_empty()),
         privileged: args.privileged,
         terminal: args.tty.then(|| terminal_size().unwrap_or(USUAL_SIZE)),
         interactive: args.interactive,

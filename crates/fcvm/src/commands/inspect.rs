@@ -6,11 +6,11 @@ use anyhow::bail;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::ls::Listed;
+use super::{container_view, ls::Listed};
 use crate::{
     cli::inspect::Args,
     exit,
-    output::{Printer, sanitize},
+    output::{Printer, Template, sanitize},
     state::{Registry, RuntimeDir},
     storage::DataDir,
 };
@@ -21,11 +21,17 @@ use crate::{
 /// Where the result cannot be written.
 pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
     let registry = Registry::new(data, RuntimeDir::from_env());
+    // Before anything is printed: a format that is wrong is wrong for all.
+    let template = args.format.as_deref().filter(|format| Template::is_one(format));
+    let template = template.map(Template::parse).transpose()?;
     let mut code = ExitCode::SUCCESS;
     let mut found = Vec::new();
     for vm in &args.vms {
         match registry.find(vm) {
-            Ok(state) => found.push(Listed::measure(state, Timestamp::now())),
+            Ok(state) => {
+                let view = container_view::of(&state);
+                found.push((Listed::measure(state, Timestamp::now()), view));
+            }
             Err(error) => {
                 let error = error.into();
                 printer.error(&error, exit::hint(&error).as_deref());
@@ -34,10 +40,15 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
         }
     }
     let Some(path) = &args.format else {
+        let found: Vec<_> = found.iter().map(|(vm, _)| vm).collect();
         printer.data(serde_json::to_string_pretty(&found)?)?;
         return Ok(code);
     };
-    for vm in found {
+    for (vm, view) in found {
+        if let Some(template) = &template {
+            printer.data(template.render(&[&serde_json::to_value(vm)?, &view])?)?;
+            continue;
+        }
         match field(&serde_json::to_value(vm)?, path) {
             Some(Value::String(text)) => printer.data(sanitize(text))?,
             Some(value) => printer.data(value)?,

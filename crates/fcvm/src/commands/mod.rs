@@ -1,6 +1,7 @@
 //! One file per command: arguments in, calls to the domain modules, output.
 
 pub mod completions;
+mod container_view;
 pub mod cp;
 mod environment;
 pub mod events;
@@ -14,10 +15,12 @@ pub mod logout;
 pub mod logs;
 pub mod ls;
 pub mod podman;
+pub mod port;
 pub mod rename;
 pub mod restart;
 pub mod rm;
 pub mod setup;
+pub mod stats;
 pub mod stop;
 mod targets;
 pub mod top;
@@ -66,7 +69,10 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
     if let Command::Gc(args) = &cli.command {
         return gc::run(args, &data, printer);
     }
-    collect_garbage(&data);
+    // A command in a VM that runs needs nothing of what others left, and is to be quick.
+    if !matches!(cli.command, Command::Exec(_)) {
+        collect_garbage(&data);
+    }
     match cli.command {
         Command::Podman(command) => podman::run(command, role, &data, printer),
         Command::Ls(args) => ls::run(&args, &data, printer),
@@ -81,6 +87,8 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
         Command::Rename(args) => rename::run(&args, &data),
         Command::Rm(args) => rm::run(&args, &data, printer),
         Command::Inspect(args) => inspect::run(&args, &data, printer),
+        Command::Stats(args) => stats::run(&args, &data, printer),
+        Command::Port(args) => port::run(&args, &data, printer),
         Command::Events(args) => events::run(&args, &data, printer),
         Command::Gc(args) => gc::run(&args, &data, printer),
         Command::Login(args) => login::run(&args, printer),
@@ -107,7 +115,7 @@ fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
     Ok(output)
 }
 
-/// Every command first removes what a killed one left.
+/// Commands first remove what a killed one left.
 fn collect_garbage(data: &DataDir) {
     match Registry::new(data, RuntimeDir::from_env()).collect_garbage() {
         Ok(_) => {}

@@ -36,5 +36,5 @@ pub use names::{NameError, VmId, VmName};
 pub use registry::{LOG_FILE, Life, NewVm, Registry};
 pub use restart::RestartPolicy;
 pub use runtime_dir::RuntimeDir;
-pub use usage::Usage;
+pub use usage::{Disk, Memory, Sample, Usage};
 pub use watch::{Event, Watch};

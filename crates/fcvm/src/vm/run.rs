@@ -108,22 +108,23 @@ async fn boots(
     crate::failpoint::reach("log-made");
     let mut restarts = Restarts::new(plan.restart_policy);
     let mut cpus = plan.cpus;
+    let mut retried = false;
     loop {
         let boot = Boot { cpus, log: &log, restarts: &mut restarts };
         let ended = attempt(hypervisor, plan, boot, claim, timings, &mut signals).await;
         match ended {
-            Err(error) if error.may_pass() && cpus > 1 => {
+            Err(error) if error.may_pass() && !retried => {
                 let error = first_line(&error);
                 tracing::warn!(error, "the guest failed to boot; once again, with one CPU");
                 timings.retry();
-                cpus = 1;
+                (cpus, retried) = (1, true);
             }
             Err(error) if claim.state().started.is_some() => {
                 match restarts.after_death(&error, claim.state()) {
                     Some(pause) => revive(&error, pause, claim, &mut signals).await?,
                     None => return Err(error),
                 }
-                cpus = plan.cpus;
+                (cpus, retried) = (plan.cpus, false);
             }
             ended => return ended,
         }

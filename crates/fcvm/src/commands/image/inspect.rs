@@ -11,7 +11,7 @@ use crate::{
         Details, FullName, Origin, Reference, Store,
         spec::{History, RunConfig},
     },
-    output::Printer,
+    output::{Printer, Template},
 };
 
 /// An image, with Podman's names of fields and a few of our own.
@@ -66,11 +66,18 @@ struct From {
 }
 
 pub(super) fn run(args: &Inspect, store: &Store, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let template = args.format.as_deref().map(Template::parse).transpose()?;
     let mut images = Vec::new();
     for image in &args.images {
         images.push(of(store.details(&store.lookup(image)?, printer)?)?);
     }
-    printer.data(serde_json::to_string_pretty(&images)?)?;
+    let Some(template) = template else {
+        printer.data(serde_json::to_string_pretty(&images)?)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    for image in images {
+        printer.data(template.render(&[&serde_json::to_value(image)?])?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -79,6 +79,11 @@ pub(super) fn run(
         Builder::Guest => resolve(&arguments, &store, printer, &fallback),
     }?;
     crate::failpoint::reach("image-resolved");
+    anyhow::ensure!(
+        has_command(&arguments, &image),
+        "no command or entrypoint provided, and no CMD or ENTRYPOINT from image `{}`",
+        arguments.image
+    );
     let _in_use = image.hold().with_context(|| format!("failed to lock image `{}`", arguments.image))?;
     crate::failpoint::reach("image-held");
     claim.update(|state| state.image_digest = Some(image.digest))?;
@@ -156,6 +161,16 @@ fn resolve(
     builder: &dyn DiskBuilder,
 ) -> Result<StoredImage, ImageError> {
     image::resolve(&arguments.image, arguments.pull, store, &arguments.access.to_access(), printer, builder)
+}
+
+/// Whether there is anything to run. An entry point that is given takes the image's command away.
+fn has_command(arguments: &Run, image: &StoredImage) -> bool {
+    let of_image = &image.config.config;
+    let entrypoint = match arguments.entrypoint.as_deref() {
+        None => !of_image.entrypoint.is_empty() || !of_image.cmd.is_empty(),
+        Some(given) => !matches!(given.trim(), "" | "[]"),
+    };
+    entrypoint || !arguments.command.is_empty()
 }
 
 fn container(arguments: &Run) -> anyhow::Result<Container> {

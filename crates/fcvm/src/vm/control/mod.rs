@@ -17,7 +17,7 @@ mod server;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ControlError};
-pub(super) use server::{Action, Order, Server};
+pub use server::{Action, Order, Server};
 
 /// The socket's name in the VM's directory of sockets.
 const SOCKET: &str = "control.sock";

@@ -32,7 +32,7 @@ const BACKLOG: usize = 16;
 
 /// What only the VM's own task can do.
 #[derive(Debug)]
-pub(in crate::vm) enum Action {
+pub enum Action {
     /// Send the container a signal.
     Signal(SignalNumber),
     /// Ask the container to end, and kill it after that time.
@@ -45,9 +45,11 @@ pub(in crate::vm) enum Action {
 
 /// An action and who waits for it.
 #[derive(Debug)]
-pub(in crate::vm) struct Order {
-    pub(in crate::vm) action: Action,
-    pub(in crate::vm) reply: oneshot::Sender<Reply>,
+pub struct Order {
+    /// What is to be done.
+    pub action: Action,
+    /// Takes what came of it.
+    pub reply: oneshot::Sender<Reply>,
 }
 
 /// How far the VM is.
@@ -59,7 +61,7 @@ enum Life {
 
 /// A listening control socket. Dropped, it listens no more and all connections end.
 #[derive(Debug)]
-pub(in crate::vm) struct Server {
+pub struct Server {
     life: watch::Sender<Life>,
     task: JoinHandle<()>,
 }
@@ -69,10 +71,7 @@ impl Server {
     ///
     /// # Errors
     /// Where the socket cannot be made.
-    pub(in crate::vm) fn listen(
-        directory: &Path,
-        opener: Opener,
-    ) -> io::Result<(Self, mpsc::Receiver<Order>)> {
+    pub fn listen(directory: &Path, opener: Opener) -> io::Result<(Self, mpsc::Receiver<Order>)> {
         let path = directory.join(SOCKET);
         // That of a boot that failed.
         match std::fs::remove_file(&path) {
@@ -87,7 +86,7 @@ impl Server {
     }
 
     /// Tells those who wait how the VM ended, and ends.
-    pub(in crate::vm) async fn end(mut self, status: Option<u8>) {
+    pub async fn end(mut self, status: Option<u8>) {
         self.life.send_replace(Life::Ended(status));
         if let Err(error) = (&mut self.task).await {
             tracing::debug!(%error, "the control socket's task failed");

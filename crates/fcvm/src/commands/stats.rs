@@ -1,0 +1,253 @@
+//! `fcvm stats`.
+
+use std::{collections::HashMap, io, process::ExitCode};
+
+use anyhow::Context as _;
+use bytesize::ByteSize;
+use serde::Serialize;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    cli::stats::Args,
+    output::{Live, Printer, table},
+    state::{Registry, RuntimeDir, Sample, Status, VmId, VmState},
+    storage::DataDir,
+    vm::control::ControlError,
+};
+
+/// What a VM uses, as `--json` shows it; null is what is not known.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: VmId,
+    name: String,
+    status: Status,
+    cpus: u8,
+    /// Of one CPU.
+    cpu_percent: Option<f64>,
+    cpu_seconds: Option<f64>,
+    memory_rss_bytes: Option<u64>,
+    memory_pss_bytes: Option<u64>,
+    memory_private_bytes: Option<u64>,
+    memory_limit_bytes: u64,
+    /// VMs have no network yet.
+    network_received_bytes: Option<u64>,
+    network_sent_bytes: Option<u64>,
+    disk_read_bytes: Option<u64>,
+    disk_written_bytes: Option<u64>,
+    threads: Option<u64>,
+}
+
+/// Runs `fcvm stats`.
+///
+/// # Errors
+/// Where a VM that is named does not run, or the result cannot be written.
+pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let registry = Registry::new(data, RuntimeDir::from_env());
+    let mut watched = Watched::new(args, registry)?;
+    if args.no_stream {
+        print(&watched.measure()?, args, printer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    super::block_on(stream(args, &mut watched, printer))?
+}
+
+/// Shows one measurement after the other, until a signal, or until all VMs that were named have ended.
+async fn stream(args: &Args, watched: &mut Watched, printer: &Printer) -> anyhow::Result<ExitCode> {
+    // Before the cursor is hidden: what ends fcvm brings it back.
+    let mut ends = Ends::listen().context("failed to listen to signals")?;
+    let mut resized = signal(SignalKind::window_change()).context("failed to listen to signals")?;
+    let live = if args.json { None } else { Live::on_terminal()? };
+    let mut next = Instant::now();
+    let mut rows = Vec::new();
+    loop {
+        tokio::select! {
+            () = sleep_until(next) => {
+                rows = watched.measure()?;
+                if rows.is_empty() && watched.is_named() {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                next = Instant::now() + args.interval;
+            }
+            _ = resized.recv(), if live.is_some() => {}
+            number = ends.next() => {
+                return Ok(ExitCode::from(u8::try_from(128 + number).unwrap_or(crate::exit::FAILED)));
+            }
+        }
+        match &live {
+            Some(live) => live.show(&text(&rows))?,
+            None if print(&rows, args, printer)? => {}
+            None => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// The signals that end a command.
+struct Ends([(Signal, SignalKind); 3]);
+
+impl Ends {
+    fn listen() -> io::Result<Self> {
+        let of = |kind: SignalKind| Ok::<_, io::Error>((signal(kind)?, kind));
+        Ok(Self([of(SignalKind::interrupt())?, of(SignalKind::terminate())?, of(SignalKind::hangup())?]))
+    }
+
+    async fn next(&mut self) -> i32 {
+        let [(first, a), (second, b), (third, c)] = &mut self.0;
+        let kind = tokio::select! {
+            _ = first.recv() => a,
+            _ = second.recv() => b,
+            _ = third.recv() => c,
+        };
+        kind.as_raw_value()
+    }
+}
+
+/// The VMs that are looked at, and what they were at the last time.
+struct Watched {
+    registry: Registry,
+    named: Vec<VmId>,
+    all: bool,
+    last: HashMap<VmId, Sample>,
+}
+
+impl Watched {
+    fn new(args: &Args, registry: Registry) -> anyhow::Result<Self> {
+        let named = args.vms.iter().map(|name| {
+            let vm = registry.find(name)?;
+            if vm.is_alive() { Ok(vm.id) } else { Err(ControlError::NotRunning { name: vm.name }.into()) }
+        });
+        let named = named.collect::<anyhow::Result<_>>()?;
+        Ok(Self { registry, named, all: args.all, last: HashMap::new() })
+    }
+
+    fn is_named(&self) -> bool {
+        !self.named.is_empty()
+    }
+
+    fn measure(&mut self) -> anyhow::Result<Vec<Row>> {
+        let mut vms = if self.all { self.registry.list_all()? } else { self.registry.list()? };
+        vms.retain(|vm| self.named.is_empty() || self.named.contains(&vm.id));
+        let mut now = HashMap::new();
+        let rows = vms.iter().map(|vm| {
+            let sample = vm.hypervisor_process.as_ref().filter(|_| vm.is_alive()).and_then(Sample::of);
+            now.extend(sample.map(|sample| (vm.id.clone(), sample)));
+            Row::new(vm, sample.as_ref(), self.last.get(&vm.id))
+        });
+        let rows = rows.collect();
+        self.last = now;
+        Ok(rows)
+    }
+}
+
+impl Row {
+    fn new(vm: &VmState, sample: Option<&Sample>, last: Option<&Sample>) -> Self {
+        let memory = sample.and_then(|sample| sample.memory);
+        let disk = sample.and_then(|sample| sample.disk);
+        Self {
+            id: vm.id.clone(),
+            name: vm.name.to_string(),
+            status: vm.status,
+            cpus: vm.cpus,
+            cpu_percent: sample.map(|sample| (sample.cpu_percent(last) * 100.0).round() / 100.0),
+            cpu_seconds: sample.map(|sample| sample.cpu.as_secs_f64()),
+            memory_rss_bytes: memory.map(|memory| memory.resident),
+            memory_pss_bytes: memory.map(|memory| memory.proportional),
+            memory_private_bytes: memory.map(|memory| memory.private),
+            memory_limit_bytes: u64::from(vm.memory_mib) << 20,
+            network_received_bytes: None,
+            network_sent_bytes: None,
+            disk_read_bytes: disk.map(|disk| disk.read),
+            disk_written_bytes: disk.map(|disk| disk.written),
+            threads: sample.map(|sample| sample.threads),
+        }
+    }
+}
+
+/// Prints a measurement; `false` where nobody reads any more.
+fn print(rows: &[Row], args: &Args, printer: &Printer) -> anyhow::Result<bool> {
+    let text = match (args.json, args.no_stream) {
+        (true, true) => serde_json::to_string_pretty(rows)?,
+        (true, false) => serde_json::to_string(rows)?,
+        (false, _) => text(rows),
+    };
+    Ok(printer.raw(crate::output::RawOutput::Stdout, format!("{text}\n").as_bytes())?)
+}
+
+fn text(rows: &[Row]) -> String {
+    let bytes = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |bytes| ByteSize::b(bytes).to_string());
+    let both = |a, b| format!("{} / {}", bytes(a), bytes(b));
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            [
+                row.name.clone(),
+                row.id.short().to_owned(),
+                row.cpu_percent.map_or("-".into(), |percent| format!("{percent:.1}%")),
+                both(row.memory_rss_bytes, Some(row.memory_limit_bytes)),
+                bytes(row.memory_pss_bytes),
+                bytes(row.memory_private_bytes),
+                both(row.network_received_bytes, row.network_sent_bytes),
+                both(row.disk_read_bytes, row.disk_written_bytes),
+                row.threads.map_or("-".into(), |threads| threads.to_string()),
+            ]
+        })
+        .collect();
+    let heading = [
+        "NAME",
+        "ID",
+        "CPU",
+        "MEMORY / LIMIT",
+        "PSS",
+        "PRIVATE",
+        "NETWORK IN / OUT",
+        "DISK READ / WRITTEN",
+        "THREADS",
+    ];
+    table(heading, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_a_dash_and_null() {
+        let row = Row {
+            id: VmId::try_from("0123456789abcdef0123456789abcdef".to_owned()).unwrap(),
+            name: "web".into(),
+            status: Status::Running,
+            cpus: 2,
+            cpu_percent: Some(150.04),
+            cpu_seconds: Some(3.5),
+            memory_rss_bytes: Some(300 << 20),
+            memory_pss_bytes: Some(200 << 20),
+            memory_private_bytes: None,
+            memory_limit_bytes: 1 << 30,
+            network_received_bytes: None,
+            network_sent_bytes: None,
+            disk_read_bytes: Some(0),
+            disk_written_bytes: Some(4096),
+            threads: Some(4),
+        };
+        let table = text(std::slice::from_ref(&row));
+        let line = table.lines().nth(1).unwrap();
+        let cells: Vec<_> = line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        let expected = [
+            "web",
+            "0123456789ab",
+            "150.0%",
+            "300.0 MiB / 1.0 GiB",
+            "200.0 MiB",
+            "-",
+            "- / -",
+            "0 B / 4.0 KiB",
+            "4",
+        ];
+        assert_eq!(cells, expected, "{table}");
+        let json = serde_json::to_value(&row).unwrap();
+        assert_eq!(json["network_received_bytes"], serde_json::Value::Null);
+        assert_eq!(json["memory_limit_bytes"], 1 << 30);
+    }
+}
