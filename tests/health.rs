@@ -52,6 +52,8 @@ fn vm_a_command_tells_health() {
     healthy.wait().assert_code(0);
     events.wait_for_stdout(&event("healthy"));
     assert_eq!(inspect(&env)["health_status"], "healthy");
+    let format = "{{.State.Health.Status}} {{.State.Health.FailingStreak}}";
+    fcvm(&env, &["inspect", "--format", format, "web"]).assert_stdout("healthy 0");
     // After a restart it starts anew.
     fcvm(&env, &["exec", "web", "rm", "/well"]).assert_code(0);
     fcvm(&env, &["restart", "-t", "0", "web"]).assert_code(0);

@@ -6,6 +6,8 @@
 
 #[path = "parity/case.rs"]
 mod case;
+#[path = "parity/copy_cases.rs"]
+mod copy_cases;
 #[path = "parity/engine.rs"]
 mod engine;
 #[path = "parity/exec_cases.rs"]
@@ -61,6 +63,12 @@ fn root_vm_exec_is_podmans() {
 fn root_vm_a_life_is_podmans() {
     let Some(place) = Place::new() else { return };
     place.live(&life_cases::all());
+}
+
+#[test]
+fn root_vm_cp_is_podmans() {
+    let Some(place) = Place::new() else { return };
+    place.compare_copies();
 }
 
 fn run(cases: Vec<case::Case>) {

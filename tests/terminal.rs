@@ -1,6 +1,7 @@
 //! Terminals, as a user sees them.
 
 use fcvm_testkit::{Screen, TestEnv};
+use rustix::process::{Pid, Signal, kill_process};
 
 const FCVM: &str = env!("CARGO_BIN_EXE_fcvm");
 
@@ -103,5 +104,52 @@ fn vm_detach_keys_leave_a_command_to_itself() {
     screen.key("C-x");
     screen.wait_for_prompt();
     env.fcvm().args(["rm", "-f", "vm"]).run().assert_code(0);
+    env.assert_nothing_left();
+}
+
+#[test]
+fn vm_detach_keys_leave_a_container_in_the_background() {
+    let Some((env, screen)) = at_a_terminal() else { return };
+    screen.line("$FCVM podman run -it --name vm hello sh; echo status: $?");
+    screen.wait_for("/ #");
+    screen.line("trap 'exit 6' TERM; while :; do echo tick; sleep 0.2; done");
+    screen.wait_for("tick");
+    screen.key("C-p");
+    screen.key("C-q");
+    screen.wait_for("status: 0");
+    let text = screen.wait_for_prompt();
+    screen.assert_sane();
+    // It goes on, and not on this screen.
+    let fcvm = |arguments: &[&str]| env.fcvm().args(arguments).run();
+    let follower = env.fcvm().args(["logs", "--follow", "vm"]).spawn();
+    let ticks = text.matches("tick").count() + 5;
+    follower.wait_for_stdout(&"tick\r\n".repeat(ticks));
+    drop(follower);
+    assert_eq!(fcvm(&["inspect", "--format", "{{.detached}} {{.status}}", "vm"]).ok(), "true running");
+    fcvm(&["exec", "vm", "true"]).assert_code(0);
+    fcvm(&["stop", "vm"]).assert_code(0);
+    fcvm(&["wait", "vm"]).assert_stdout("6");
+    fcvm(&["rm", "vm"]).assert_code(0);
+    // With --rm nothing is left of it.
+    screen.line("$FCVM podman run -it --rm --detach-keys ctrl-x --name vm hello sh; echo status: $?");
+    screen.wait_for("/ #");
+    screen.key("C-x");
+    screen.wait_for("status: 0");
+    fcvm(&["rm", "--force", "vm"]).assert_code(0);
+    env.assert_nothing_left();
+}
+
+#[test]
+fn vm_a_terminal_is_restored_also_where_its_vms_process_is_killed() {
+    let Some((env, screen)) = at_a_terminal() else { return };
+    screen.line("$FCVM podman run -it --name vm hello sh; echo status: $?");
+    screen.wait_for("/ #");
+    let pid = env.fcvm().args(["inspect", "--format", ".pid", "vm"]).run().ok();
+    let owner = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    kill_process(owner, Signal::KILL).unwrap();
+    screen.wait_for("status: 137");
+    screen.wait_for_prompt();
+    screen.assert_sane();
+    env.fcvm().args(["ls"]).run().assert_code(0);
     env.assert_nothing_left();
 }

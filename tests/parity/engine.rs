@@ -2,7 +2,10 @@
 
 use std::{
     fmt::Write as _,
+    fs,
     io::Write as _,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
     process::{Command, Stdio},
     thread,
 };
@@ -12,7 +15,7 @@ use fcvm_testkit::{
 };
 use serde_json::json;
 
-use super::case::Case;
+use super::{case::Case, copy_cases};
 
 /// What a restricted host allows a container. fcvm's guests are no such host.
 const LIMITS: [(&str, &str); 2] =
@@ -144,6 +147,60 @@ impl Place {
     pub(crate) fn both(&self, arguments: &[&str]) {
         self.podman(arguments).run().assert_code(0);
         self.fcvm(arguments).run().assert_code(0);
+    }
+}
+
+impl Place {
+    /// Insists that both copy the same to the same places.
+    pub(crate) fn compare_copies(&self) {
+        for (name, content) in copy_cases::FILES {
+            let path = self.env.root().join("in").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        self.run_both(&["-d", "--name=vm", "-w", "/srv"], &["idle", "sh", "-c", copy_cases::SCRIPT]);
+        let until = "until test -e /ready; do sleep 0.1; done";
+        self.both(&["exec", "vm", "sh", "-c", until]);
+        let outs = ["out-podman", "out-fcvm"].map(|name| self.env.root().join(name));
+        outs.iter().for_each(|out| fs::create_dir(out).unwrap());
+        let mut wrong = String::new();
+        for (from, to) in copy_cases::CASES {
+            let [podman, fcvm] = [(&outs[0], true), (&outs[1], false)].map(|(out, podman)| {
+                let [from, to] = [from, to].map(|text| text.replace("OUT", out.to_str().unwrap()));
+                let arguments = ["cp", from.as_str(), to.as_str()];
+                let output = if podman { self.podman(&arguments) } else { self.fcvm(&arguments) }.run();
+                let mut tree = Vec::new();
+                walk(out, out, &mut tree);
+                let shown = if podman { self.podman(&SHOW_IN_VM) } else { self.fcvm(&SHOW_IN_VM) }.run();
+                (output.code(), tree, shown.stdout(), output.stderr)
+            });
+            if (podman.0, &podman.1, &podman.2) != (fcvm.0, &fcvm.1, &fcvm.2) {
+                writeln!(wrong, "cp {from} {to}\n    Podman: {podman:?}\n    fcvm:   {fcvm:?}").unwrap();
+            }
+        }
+        println!("measured: {} cases of cp", copy_cases::CASES.len());
+        assert!(wrong.is_empty(), "\n{wrong}");
+    }
+}
+
+const SHOW_IN_VM: [&str; 5] = ["exec", "vm", "sh", "-c", copy_cases::SHOW];
+
+/// What is in a directory of the host: path, mode, content.
+fn walk(root: &Path, directory: &Path, tree: &mut Vec<String>) {
+    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let content = match () {
+            () if metadata.is_symlink() => format!("-> {}", fs::read_link(&path).unwrap().display()),
+            () if metadata.is_file() => fs::read_to_string(&path).unwrap(),
+            () => String::new(),
+        };
+        let name = path.strip_prefix(root).unwrap().display();
+        tree.push(format!("{name} {:o} {content}", metadata.mode()));
+        if metadata.is_dir() {
+            walk(root, &path, tree);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     hypervisor::Choice,
     image::{ImageRef, PullPolicy},
     state::{RestartPolicy, VmName},
-    vm::log::LEAST_LIMIT,
+    vm::{DetachKeys, log::LEAST_LIMIT},
 };
 
 /// Subcommands of `fcvm podman`.
@@ -78,6 +78,9 @@ pub struct Run {
     /// A terminal for the container
     #[arg(short, long)]
     pub tty: bool,
+    /// Keys that leave a container with -it to itself, in the background; an empty text for none
+    #[arg(long, default_value_t, value_name = "KEYS")]
+    pub detach_keys: DetachKeys,
     /// Run in the background, and print the VM's id once the container runs
     #[arg(short, long)]
     pub detach: bool,

@@ -2,19 +2,26 @@
 
 use serde_json::{Value, json};
 
-use crate::state::{HealthStatus, Status, VmState};
+use crate::state::{HealthResult, Status, VmState};
 
 /// The fields that scripts ask for. Where Podman has two names of a thing, both are there.
 pub(super) fn of(vm: &VmState) -> Value {
     let alive = vm.is_alive();
     let running = alive && vm.status == Status::Running;
-    let health = json!({ "Status": health(vm) });
+    let health = json!({
+        "Status": vm.health_status,
+        "FailingStreak": vm.health_log.iter().rev().take_while(|result| result.exit_code != 0).count(),
+        "Log": vm.health_log.iter().map(health_result).collect::<Vec<_>>(),
+    });
+    let policy = vm.restart_policy.to_string();
+    let (policy, retries) = policy.split_once(':').unwrap_or((&policy, ""));
     json!({
         "Id": vm.id,
         "Name": vm.name,
         "Created": vm.created,
         "Image": vm.image_digest,
         "ImageName": vm.image,
+        "RestartCount": vm.restarts,
         "State": {
             "Status": status(vm),
             "Running": running,
@@ -36,6 +43,7 @@ pub(super) fn of(vm: &VmState) -> Value {
         },
         "HostConfig": {
             "AutoRemove": vm.remove,
+            "RestartPolicy": { "Name": policy, "MaximumRetryCount": retries.parse::<u32>().unwrap_or(0) },
             "NanoCpus": u64::from(vm.cpus) * 1_000_000_000,
             "Memory": u64::from(vm.memory_mib) << 20,
         },
@@ -52,11 +60,11 @@ fn status(vm: &VmState) -> &'static str {
     }
 }
 
-fn health(vm: &VmState) -> &'static str {
-    match vm.health_status {
-        HealthStatus::Starting => "starting",
-        HealthStatus::Healthy => "healthy",
-        HealthStatus::Unhealthy => "unhealthy",
-        HealthStatus::Stopped => "stopped",
-    }
+fn health_result(result: &HealthResult) -> Value {
+    json!({
+        "Start": result.start,
+        "End": result.end,
+        "ExitCode": result.exit_code,
+        "Output": result.output,
+    })
 }

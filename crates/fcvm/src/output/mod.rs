@@ -19,4 +19,4 @@ pub use progress::{Progress, Unit};
 pub use prompt::{PromptError, ask, ask_secret};
 pub use table::{ago, table};
 pub use template::{Template, TemplateError};
-pub use terminal::{RawMode, USUAL_SIZE, terminal_size};
+pub use terminal::{RawMode, SavedTerminal, USUAL_SIZE, terminal_size};

@@ -41,6 +41,27 @@ impl Drop for RawMode {
     }
 }
 
+/// How the terminal of standard input is now.
+#[derive(Debug)]
+pub struct SavedTerminal(Option<Termios>);
+
+impl SavedTerminal {
+    /// Nothing where standard input is no terminal.
+    #[must_use]
+    pub fn save() -> Self {
+        Self(tcgetattr(rustix::stdio::stdin()).ok())
+    }
+
+    /// Makes it so again.
+    pub fn restore(&self) {
+        if let Some(before) = &self.0
+            && let Err(error) = tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, before)
+        {
+            tracing::warn!(%error, "the terminal is left in raw mode: `reset` makes it usable");
+        }
+    }
+}
+
 /// The size of the terminal that we have as standard output or input.
 #[must_use]
 pub fn terminal_size() -> Option<TerminalSize> {

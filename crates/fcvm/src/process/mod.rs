@@ -1,11 +1,13 @@
 //! Other processes: children that cannot outlive us, owners that are told
 //! apart from a later process of the same number.
 
+mod front;
 mod owner;
 mod parent;
 mod signal;
 mod sys;
 
+pub use front::{Front, LEFT, SOCKET};
 pub use owner::Owner;
 pub use parent::{ACKNOWLEDGED, Parent};
 pub use signal::{ParseSignalError, SignalNumber};

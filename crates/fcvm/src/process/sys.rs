@@ -1,8 +1,18 @@
-//! The unsafe part: what happens between fork and exec.
+//! The unsafe part: what happens between fork and exec, and what comes through it.
 
-use std::{io, os::unix::process::CommandExt as _, process::Command};
+use std::{
+    io,
+    os::{
+        fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::process::CommandExt as _,
+    },
+    process::Command,
+};
 
-use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Signal, getpid, getppid, set_parent_process_death_signal},
+};
 
 /// Makes the child get `signal` when the *thread* that starts it ends, however
 /// that happens (the kernel ties the signal to the thread that forked). The
@@ -18,4 +28,18 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) {
     // two system calls prctl and getppid, and neither allocates nor takes locks (an `io::Error`
     // of a kind or an errno is plain data).
     unsafe { command.pre_exec(bind) };
+}
+
+/// A descriptor that whoever started this process gave it by its number. To be called once, before this
+/// process has opened anything.
+///
+/// # Errors
+/// Where there is none.
+pub(super) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the borrow lasts for the call below only, which fails for a number without a descriptor.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
+    // SAFETY: the descriptor is open, as has just been seen; by the contract above nothing of this
+    // process has opened it, so that nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -28,10 +28,10 @@ use super::{
     control::{Action, Order, Reply, Server},
     guest::Guest,
     heartbeat::{Beat, Heartbeat},
-    input,
+    input::{self, End},
     outputs::{One, Outputs},
     restarts::Restarts,
-    run::{Input, Plan, random},
+    run::{Input, Plan, Starter, random},
     signals::{Signals, Sizes},
     spool::Done,
     stopping::{Step, Stopping},
@@ -86,6 +86,8 @@ pub(super) struct Attempt<'a> {
     health: Option<mpsc::Receiver<Report>>,
     /// What checks the health.
     checking: JoinSet<()>,
+    /// The user leaves a container that has our terminal.
+    leaving: (mpsc::Sender<()>, mpsc::Receiver<()>),
 }
 
 impl<'a> Attempt<'a> {
@@ -135,6 +137,7 @@ impl<'a> Attempt<'a> {
             heartbeat: None,
             health: None,
             checking: JoinSet::new(),
+            leaving: mpsc::channel(1),
         })
     }
 
@@ -213,6 +216,7 @@ impl<'a> Attempt<'a> {
                     filling = self.fill(&guest, outputs);
                     self.run_again(&guest);
                 }
+                Some(()) = self.leaving.1.recv() => self.leave(outputs)?,
                 beat = beat(self.heartbeat.as_mut()) => match beat {
                     Beat::Ask(number) => guest.order(ToGuest::Ping(number)),
                     Beat::Lost => self.responds(false),
@@ -359,7 +363,7 @@ impl<'a> Attempt<'a> {
     fn begin(&mut self, guest: &Guest) -> Result<(), VmError> {
         self.started = true;
         if self.restarts.is_first() {
-            self.unheard = self.plan.parent.as_ref();
+            self.unheard = self.plan.starter.parent();
         }
         // Of what its parent knows as started something is left, whatever comes.
         self.record(|state| state.started = Some(Timestamp::now()));
@@ -557,16 +561,37 @@ impl<'a> Attempt<'a> {
 
     /// Not before the container runs: input that a failed boot took would be lost for the next.
     fn forward_input(&self, guest: &Guest) {
-        let opener = guest.opener();
+        let (opener, leaving) = (guest.opener(), self.leaving.0.clone());
+        let can_leave = self.terminal.is_some() && matches!(self.plan.starter, Starter::Front(_));
+        let keys = can_leave.then(|| self.plan.detach_keys.clone());
         tokio::spawn(async move {
             match opener.open(Port::Stdin).await {
                 Ok(stream) => match io::stdin().as_fd().try_clone_to_owned() {
-                    Ok(stdin) => drop(input::copy(stream, stdin, None).await),
+                    Ok(stdin) => {
+                        if input::copy(stream, stdin, keys).await == End::Detached
+                            && leaving.send(()).await.is_err()
+                        {
+                            tracing::debug!("there is nothing to leave any more");
+                        }
+                    }
                     Err(error) => tracing::warn!(%error, "standard input is not forwarded"),
                 },
                 Err(error) => tracing::debug!(%error, "no stream for the input"),
             }
         });
+    }
+
+    /// The user leaves: the VM goes on in the background, as one that was begun there.
+    fn leave(&mut self, outputs: &Outputs) -> Result<(), VmError> {
+        let Starter::Front(front) = &self.plan.starter else { return Ok(()) };
+        self.terminal = None;
+        outputs.leave();
+        let remove = !self.plan.kept;
+        self.record(|state| {
+            state.detached = true;
+            state.remove = remove;
+        });
+        front.leave().map_err(|source| VmError::Host { what: "leave the terminal", source })
     }
 
     /// What a broken link means: most often a machine that is dying and knows why. One that

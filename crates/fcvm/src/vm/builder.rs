@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error, fs::File, os::unix::fs::MetadataE
 
 use fcvm_proto::Job;
 
-use super::{Input, Output, Plan, Timings, log::LEAST_LIMIT, run};
+use super::{DetachKeys, Input, Output, Plan, Starter, Timings, log::LEAST_LIMIT, run};
 use crate::{
     hypervisor::{Access, Disk, Hypervisor},
     image::{
@@ -87,7 +87,9 @@ impl GuestBuilder<'_> {
             output: Output::Inherited,
             log_limit: LEAST_LIMIT,
             stop_signal: SignalNumber::TERM,
-            parent: None,
+            starter: Starter::User,
+            detach_keys: DetachKeys::default(),
+            kept: false,
             restart_policy: RestartPolicy::No,
             timeout: None,
             health: None,

@@ -18,6 +18,13 @@ pub(super) enum End {
     Detached,
 }
 
+/// What comes from the reading thread.
+enum Typed {
+    Bytes(Vec<u8>),
+    /// The keys by which the user leaves. The thread has ended: what is typed now is for others.
+    Keys,
+}
+
 /// Copies input to a stream, and its end. Reading a terminal or a pipe cannot be called off, so a
 /// thread does it, which ends with the process; it reads only as fast as the program takes.
 pub(super) async fn copy(
@@ -25,33 +32,19 @@ pub(super) async fn copy(
     from: OwnedFd,
     keys: Option<DetachKeys>,
 ) -> End {
-    let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(2);
-    let reader = thread::Builder::new().name("stdin".into()).spawn(move || {
-        let mut input = File::from(from);
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match input.read(&mut buffer) {
-                Ok(read @ 1..) if sender.blocking_send(buffer[..read].to_vec()).is_ok() => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Ok(_) => return,
-                Err(error) => return tracing::warn!(%error, "the input cannot be read"),
-            }
-        }
-    });
+    let (sender, mut typed) = mpsc::channel(2);
+    let reader = thread::Builder::new().name("stdin".into()).spawn(move || read(from, keys, &sender));
     if let Err(error) = reader {
         tracing::warn!(%error, "the input is not forwarded");
         return End::Over;
     }
-    let mut watcher = keys.map(Watcher::new);
-    while let Some(mut chunk) = chunks.recv().await {
-        if watcher.as_mut().is_some_and(|watcher| watcher.filter(&mut chunk)) {
-            return End::Detached;
-        }
+    while let Some(typed_now) = typed.recv().await {
+        let Typed::Bytes(chunk) = typed_now else { return End::Detached };
         if let Err(error) = stream.write_all(&chunk).await {
             tracing::debug!(%error, "the program takes no more input");
             return End::Over;
         }
-        if chunks.is_empty()
+        if typed.is_empty()
             && let Err(error) = stream.flush().await
         {
             tracing::debug!(%error, "the program takes no more input");
@@ -62,4 +55,29 @@ pub(super) async fn copy(
         tracing::debug!(%error, "the end of the input was not delivered");
     }
     End::Over
+}
+
+fn read(from: OwnedFd, keys: Option<DetachKeys>, typed: &mpsc::Sender<Typed>) {
+    let mut input = File::from(from);
+    let mut watcher = keys.map(Watcher::new);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(read) => {
+                let mut chunk = buffer[..read].to_vec();
+                let left = watcher.as_mut().is_some_and(|watcher| watcher.filter(&mut chunk));
+                if typed.blocking_send(Typed::Bytes(chunk)).is_err() {
+                    return;
+                }
+                if left {
+                    // Nobody may be there any more to leave.
+                    drop(typed.blocking_send(Typed::Keys));
+                    return;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return tracing::warn!(%error, "the input cannot be read"),
+        }
+    }
 }

@@ -57,6 +57,11 @@ impl Outputs {
         self.spools().filter_map(Spool::first_byte).min()
     }
 
+    /// Ours get no more of it; the log does.
+    pub(super) fn leave(&self) {
+        self.spools().for_each(Spool::mute);
+    }
+
     /// No more will come.
     pub(super) fn end(&self) {
         self.spools().for_each(Spool::end);

@@ -7,12 +7,13 @@ use tokio::time::sleep;
 use tracing::Instrument as _;
 
 use super::{
-    Timings, VmError, attempt::Attempt, log::Log, outputs::Outputs, restarts::Restarts, signals::Signals,
+    DetachKeys, Timings, VmError, attempt::Attempt, log::Log, outputs::Outputs, restarts::Restarts,
+    signals::Signals,
 };
 use crate::{
     health::HealthCheck,
     hypervisor::{Access, Disk, Hypervisor, MachineConfig},
-    process::{Parent, SignalNumber},
+    process::{Front, Parent, SignalNumber},
     setup::Assets,
     state::{Claim, HealthStatus, RestartPolicy, Status},
     storage::cow,
@@ -43,14 +44,39 @@ pub struct Plan {
     pub log_limit: u64,
     /// What asks the container to end.
     pub stop_signal: SignalNumber,
-    /// Who waits for the container's start, in another process.
-    pub parent: Option<Parent>,
+    /// Who started this process.
+    pub starter: Starter,
+    /// By which keys in its input the user leaves a container with our terminal.
+    pub detach_keys: DetachKeys,
+    /// Whether record and log of a container that the user has left stay.
+    pub kept: bool,
     /// Whether the container runs again once it has ended.
     pub restart_policy: RestartPolicy,
     /// How long the container may run.
     pub timeout: Option<Duration>,
     /// How to tell that the container is well.
     pub health: Option<HealthCheck>,
+}
+
+/// Who started the process of a VM.
+#[derive(Debug)]
+pub enum Starter {
+    /// A user, or a user's program.
+    User,
+    /// Another process, which waits for the container's start.
+    Parent(Parent),
+    /// Another process, which stays before this one at the terminal.
+    Front(Front),
+}
+
+impl Starter {
+    /// Who waits for the container's start.
+    pub(super) fn parent(&self) -> Option<&Parent> {
+        match self {
+            Self::Parent(parent) => Some(parent),
+            Self::User | Self::Front(_) => None,
+        }
+    }
 }
 
 /// Where the container's output goes, besides to its log.

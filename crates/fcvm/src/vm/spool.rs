@@ -77,6 +77,8 @@ struct State {
     ended: bool,
     /// Nobody reads any more.
     broken: bool,
+    /// What comes goes nowhere.
+    muted: bool,
 }
 
 impl State {
@@ -126,6 +128,11 @@ impl Spool {
                 Err(error) => return tracing::debug!(%error, "an output stream broke"),
             }
         }
+    }
+
+    /// The sink gets nothing any more, and nothing ends by that.
+    pub(super) fn mute(&self) {
+        self.shared.lock().muted = true;
     }
 
     /// No more will come.
@@ -197,7 +204,7 @@ impl Shared {
         let mut buffer = vec![0; CHUNK];
         let mut punched = 0;
         loop {
-            let (at, end, direct) = {
+            let (at, end, direct, muted) = {
                 let mut state = self.lock();
                 while state.is_empty() && !state.ended {
                     state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -206,10 +213,11 @@ impl Shared {
                     return Done::Flushed;
                 }
                 let direct = if state.at == state.end { state.direct.take() } else { None };
-                (state.at, state.end, direct)
+                (state.at, state.end, direct, state.muted)
             };
+            let write = |bytes: &[u8]| if muted { Ok(()) } else { write_all(sink, bytes) };
             let moved = if let Some(direct) = direct {
-                write_all(sink, &direct)
+                write(&direct)
             } else {
                 let length = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
                 match self.file.read_exact_at(&mut buffer[..length], at) {
@@ -224,7 +232,7 @@ impl Shared {
                             }
                         }
                         self.lock().at = next;
-                        write_all(sink, &buffer[..length])
+                        write(&buffer[..length])
                     }
                     Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
                 }

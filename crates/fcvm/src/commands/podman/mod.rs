@@ -1,5 +1,6 @@
 //! `fcvm podman`.
 
+mod attach;
 mod detach;
 mod id_files;
 mod run;
@@ -8,7 +9,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::{cli::podman::Command, output::Printer, process::Parent, storage::DataDir};
+use crate::{
+    cli::podman::Command,
+    output::Printer,
+    process::{Front, Parent},
+    storage::DataDir,
+    vm::Starter,
+};
 
 /// Who started this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +24,14 @@ pub enum Role {
     User,
     /// Another fcvm, which leaves the VM to this one.
     Supervisor,
+    /// Another fcvm, which stays before this one at the terminal.
+    Attached,
 }
 
 /// What a supervisor is called, as its argument 0: no option, so that no user finds it.
 const SUPERVISOR: &str = "fcvm-supervisor";
+/// The same of one that is attached to a terminal.
+const ATTACHED: &str = "fcvm-attached";
 
 impl Role {
     /// What this process was started as.
@@ -28,6 +39,7 @@ impl Role {
     pub fn of_this_process() -> Self {
         match std::env::args_os().next() {
             Some(name) if name == SUPERVISOR => Self::Supervisor,
+            Some(name) if name == ATTACHED => Self::Attached,
             _ => Self::User,
         }
     }
@@ -40,11 +52,20 @@ impl Role {
 pub fn run(command: Command, role: Role, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
     match (command, role) {
         (Command::Run(arguments), Role::User) if arguments.detach => detach::run(data, printer),
-        (Command::Run(arguments), Role::User) => run::run(*arguments, None, data, printer),
+        (Command::Run(arguments), Role::User)
+            if arguments.interactive && arguments.tty && printer.stdin_is_terminal() =>
+        {
+            attach::run()
+        }
+        (Command::Run(arguments), Role::User) => run::run(*arguments, Starter::User, data, printer),
+        (Command::Run(arguments), Role::Attached) => {
+            let front = Front::adopt().context("failed to become the process of a VM at a terminal")?;
+            run::run(*arguments, Starter::Front(front), data, printer)
+        }
         (Command::Run(arguments), Role::Supervisor) => {
             let parent = Parent::adopt().context("failed to become a VM's supervisor")?;
             crate::failpoint::reach("adopted");
-            run::run(*arguments, Some(parent), data, printer)
+            run::run(*arguments, Starter::Parent(parent), data, printer)
         }
     }
 }

@@ -19,12 +19,12 @@ use crate::{
         disk::{DiskBuilder, HostBuilder, WithFallback},
     },
     output::{Printer, USUAL_SIZE, sanitize, terminal_size},
-    process::{Parent, SignalNumber},
+    process::SignalNumber,
     setup::{self, Assets, Overrides, Rebuild},
     state::{Claim, Life, NewVm, Registry, RuntimeDir, StateError},
     storage::DataDir,
     vm::{
-        self, GuestBuilder, Input, Output, Plan, Timings, VmError,
+        self, GuestBuilder, Input, Output, Plan, Starter, Timings, VmError,
         log::{Show, Source},
     },
 };
@@ -34,7 +34,7 @@ const MAX_WHY: usize = 16 << 10;
 
 pub(super) fn run(
     arguments: Run,
-    parent: Option<Parent>,
+    starter: Starter,
     data: &DataDir,
     printer: &Printer,
 ) -> anyhow::Result<ExitCode> {
@@ -60,10 +60,10 @@ pub(super) fn run(
         command: arguments.command.clone(),
         cpus: arguments.cpus,
         memory_mib: arguments.memory.0,
-        life: match (&parent, arguments.rm) {
-            (None, _) => Life::Foreground,
-            (Some(_), false) => Life::Detached,
-            (Some(_), true) => Life::DetachedOnce,
+        life: match (&starter, arguments.rm) {
+            (Starter::User | Starter::Front(_), _) => Life::Foreground,
+            (Starter::Parent(_), false) => Life::Detached,
+            (Starter::Parent(_), true) => Life::DetachedOnce,
         },
         labels: container.labels.iter().cloned().collect(),
         restart_policy: arguments.restart,
@@ -93,7 +93,7 @@ pub(super) fn run(
         Some(hostname) => hostname.0.clone(),
         None => claim.state().id.short().to_owned(),
     };
-    let plan = plan(&arguments, parent, assets, &image, container, hostname);
+    let plan = plan(&arguments, starter, assets, &image, container, hostname);
     let ended = commands::block_on(vm::run(&*selection.hypervisor, &plan, &mut claim, &mut timings))?;
     if claim.state().started.is_some() {
         id_files.keep();
@@ -199,12 +199,13 @@ fn container(arguments: &Run) -> anyhow::Result<Container> {
 
 fn plan(
     arguments: &Run,
-    parent: Option<Parent>,
+    starter: Starter,
     assets: Assets,
     image: &StoredImage,
     container: Container,
     hostname: String,
 ) -> Plan {
+    let background = matches!(starter, Starter::Parent(_));
     Plan {
         assets,
         job: Job::Container(Box::new(Container { image: image.id.hex(), ..container })),
@@ -214,8 +215,8 @@ fn plan(
         memory_mib: arguments.memory.0,
         kernel_arguments: arguments.kernel_args.clone(),
         // In the background nobody has input for it: it has one that does not end.
-        input: if arguments.interactive && parent.is_none() { Input::Inherited } else { Input::Null },
-        output: if parent.is_some() { Output::LogOnly } else { Output::Inherited },
+        input: if arguments.interactive && !background { Input::Inherited } else { Input::Null },
+        output: if background { Output::LogOnly } else { Output::Inherited },
         log_limit: arguments.log_max_size.0,
         // An image that names none that there is gets the usual one, as with Podman.
         restart_policy: arguments.restart,
@@ -225,7 +226,9 @@ fn plan(
             .map(|seconds| Duration::from_secs(seconds.into())),
         health: health(&arguments.health, image),
         stop_signal: image.config.config.stop_signal.parse().unwrap_or(SignalNumber::TERM),
-        parent,
+        starter,
+        detach_keys: arguments.detach_keys.clone(),
+        kept: !arguments.rm,
     }
 }
 
