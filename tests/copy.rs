@@ -31,27 +31,18 @@ fn vm_files_are_copied_both_ways_as_podman_does() {
     fs::set_permissions(at("src/exec"), fs::Permissions::from_mode(0o755)).unwrap();
     std::os::unix::fs::symlink("exec", at("src/link")).unwrap();
 
-    // In: a directory into one that is there, by a new name, its contents; a file.
-    fcvm(&env, &["cp", "src", "web:/tmp"]).assert_code(0);
+    // Which names lead where is compared with Podman by parity.rs.
     fcvm(&env, &["cp", "src", "web:/new"]).assert_code(0);
     fcvm(&env, &["cp", "src/.", "web:/there"]).assert_code(0);
-    fcvm(&env, &["cp", "src/exec", "web:/bin/named"]).assert_code(0);
-    assert_eq!(shell(&env, "/tmp/src/link; /new/exec; /there/exec; named"), "ran\nran\nran\nran");
+    assert_eq!(shell(&env, "/new/link; /there/exec"), "ran\nran");
     assert_eq!(shell(&env, "cmp /new/sub/big /there/sub/big && wc -c < /new/sub/big"), "3000000");
-    assert_eq!(shell(&env, "stat -c %a:%u /bin/named; readlink /tmp/src/link"), "755:0\nexec");
-
-    // Out.
+    assert_eq!(shell(&env, "stat -c %a:%u /new/exec; readlink /there/link"), "755:0\nexec");
     fcvm(&env, &["cp", "web:/there", "back"]).assert_code(0);
     assert_eq!(fs::read(at("back/sub/big")).unwrap(), big);
     assert_eq!(fs::read_link(at("back/link")).unwrap(), std::path::Path::new("exec"));
     // No file of a guest gets to be set-user-id here.
     assert_eq!(fs::metadata(at("back/a")).unwrap().permissions().mode() & 0o7777, 0o750);
-    fcvm(&env, &["cp", "web:/there/a", "."]).assert_code(0);
-    assert_eq!(fs::read(at("a")).unwrap(), b"one\n");
-    fs::create_dir(at("dir")).unwrap();
-    fcvm(&env, &["cp", "web:/there/.", "dir"]).assert_code(0);
-    fcvm(&env, &["cp", "web:/there", "dir"]).assert_code(0);
-    assert!(at("dir/a").is_file() && at("dir/there/deep").is_dir());
+    fs::write(at("a"), "in the way").unwrap();
 
     // As archives.
     let archive = fcvm(&env, &["cp", "web:/there/a", "-"]);
@@ -72,10 +63,7 @@ fn vm_files_are_copied_both_ways_as_podman_does() {
     for (arguments, words) in [
         (&["cp", "web:/nosuch", "x"][..], "/nosuch"),
         (&["cp", "nosuch", "web:/x"], "`nosuch`"),
-        (&["cp", "src", "web:/no/where/at/all"], "/no/where"),
-        (&["cp", "src", "web:/there/a"], ""),
         (&["cp", "web:/there", "a"], "is no directory"),
-        (&["cp", "web:/there", "no/where"], "`no`"),
         (&["cp", "gone:/x", "x"], "no VM `gone`"),
         (&["cp", "a", "b"], "VM:PATH"),
         (&["cp", "web:/a", "web:/b"], "this machine"),

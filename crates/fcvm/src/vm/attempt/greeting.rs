@@ -1,0 +1,87 @@
+//! The beginning: the agent's `Hello`, the plan, the streams.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fcvm_link::Opener;
+use fcvm_proto::{
+    BootPlan, Identity, Job, Network, Port,
+    session::{KEY_LEN, LinkKey, SessionId},
+};
+
+use super::{Attempt, Filling};
+use crate::vm::{
+    VmError,
+    boot::watchdog,
+    guest::Guest,
+    outputs::{One, Outputs},
+    run::random,
+    signals::Signals,
+};
+
+/// Random bytes for a guest.
+const ENTROPY: usize = 64;
+
+impl Attempt<'_> {
+    /// Waits for the agent and gives it the plan. All that waits for the guest is in one place,
+    /// beside what may happen meanwhile.
+    pub(super) async fn greet(&mut self, key: LinkKey, signals: &mut Signals) -> Result<Guest, VmError> {
+        let Some(link) = self.link.take() else {
+            return Err(VmError::Violation { what: "the link has been used".into() });
+        };
+        let capabilities = self.hypervisor.capabilities();
+        let pid = self.process.id();
+        let id = SessionId(random::<KEY_LEN>()?);
+        let plan = self.boot_plan()?;
+        let met = Guest::connect(link, key, id, plan);
+        tokio::select! {
+            met = met => match met {
+                Err(error @ VmError::Violation { .. }) => Err(self.settle(error).await),
+                met => met,
+            },
+            status = self.process.wait() => Err(self.died(status).await),
+            signal = signals.next() => Err(VmError::Interrupted { signal }),
+            had = watchdog(pid, &capabilities) => {
+                self.kill().await;
+                Err(VmError::NotResponding { seconds: had.as_secs(), console: self.console.last_lines() })
+            }
+        }
+    }
+
+    /// Opens the streams of a run's output, of which only a container has any, and moves all of it.
+    pub(super) fn fill<'b>(&self, guest: &Guest, outputs: &'b Outputs) -> Filling<'b> {
+        let opener = guest.opener();
+        let Job::Container(container) = &self.plan.job else { return Box::pin(async {}) };
+        // A terminal is one stream.
+        let has_stderr = container.terminal.is_none();
+        let one = async move |port, output: &One, wanted: bool, opener: Opener| {
+            if wanted {
+                match opener.open(port).await {
+                    Ok(stream) => output.fill(stream).await,
+                    Err(error) => tracing::debug!(%error, ?port, "no stream for the output"),
+                }
+            }
+        };
+        Box::pin(async move {
+            tokio::join!(
+                one(Port::Stdout, &outputs.stdout, true, opener.clone()),
+                one(Port::Stderr, &outputs.stderr, has_stderr, opener)
+            );
+        })
+    }
+
+    fn boot_plan(&self) -> Result<BootPlan, VmError> {
+        let state = self.claim.state();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(BootPlan {
+            identity: Identity {
+                id: state.id.as_str().to_owned(),
+                name: state.name.to_string(),
+                hostname: self.plan.hostname.clone(),
+            },
+            time_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            entropy: random::<ENTROPY>()?.to_vec(),
+            network: Network::default(),
+            job: self.plan.job.clone(),
+        })
+    }
+}

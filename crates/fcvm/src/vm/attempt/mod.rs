@@ -1,0 +1,341 @@
+//! One boot of a VM, from its launch to its outcome.
+
+mod ending;
+mod greeting;
+mod orders;
+mod runs;
+
+use std::pin::Pin;
+
+use fcvm_proto::{LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
+use tokio::{
+    net::UnixStream,
+    process::Child,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Timings, VmError,
+    console::{Source, Tail},
+    control::Server,
+    guest::Guest,
+    heartbeat::{Beat, Heartbeat},
+    outputs::Outputs,
+    restarts::Restarts,
+    run::{Input, Plan},
+    signals::{Signals, Sizes},
+    spool::Done,
+    stopping::{Step, Stopping},
+};
+use crate::{
+    exit,
+    health::Report,
+    hypervisor::{Hypervisor, Machine, Stop},
+    output::{RawMode, sanitize},
+    process::{Owner, Parent, SignalNumber},
+    state::{Claim, HealthStatus, Status, VmState},
+};
+
+/// The status of a container that ran for too long, as Podman's.
+const TIMED_OUT: u8 = 255;
+
+/// Moves a run's output, from its streams' beginning to their end.
+type Filling<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// A launched machine on its way through its states.
+#[derive(Debug)]
+pub(super) struct Attempt<'a> {
+    hypervisor: &'a dyn Hypervisor,
+    plan: &'a Plan,
+    claim: &'a mut Claim,
+    timings: &'a mut Timings,
+    process: Child,
+    link: Option<UnixStream>,
+    console: Tail,
+    messages: Tail,
+    stopped: watch::Receiver<Option<Stop>>,
+    started: bool,
+    /// Whether the container has had its input.
+    fed: bool,
+    /// Ours, while the container has it.
+    terminal: Option<RawMode>,
+    /// What the parent of a detached start says of it, while that is not known.
+    unheard: Option<&'a Parent>,
+    server: Option<Server>,
+    stopping: Stopping,
+    restarts: &'a mut Restarts,
+    /// When the next run begins, between two.
+    resting: Option<Instant>,
+    /// When this run has taken too long.
+    deadline: Option<Instant>,
+    timed_out: bool,
+    heartbeat: Option<Heartbeat>,
+    health: Option<mpsc::Receiver<Report>>,
+    /// What checks the health.
+    checking: JoinSet<()>,
+    /// The user leaves a container that has our terminal.
+    leaving: (mpsc::Sender<()>, mpsc::Receiver<()>),
+}
+
+impl<'a> Attempt<'a> {
+    /// Takes a machine into care: reads its console, records its process.
+    ///
+    /// # Errors
+    /// Where either cannot be done.
+    pub(in crate::vm) fn new(
+        hypervisor: &'a dyn Hypervisor,
+        plan: &'a Plan,
+        claim: &'a mut Claim,
+        timings: &'a mut Timings,
+        machine: Machine,
+        restarts: &'a mut Restarts,
+    ) -> Result<Self, VmError> {
+        let read = |source| VmError::Host { what: "read the guest's console", source };
+        let log = claim.directory().join("console.log");
+        let console = Tail::read(machine.console, Source::Console, Some(&log)).map_err(read)?;
+        let messages = Tail::read(machine.messages, Source::Hypervisor, None).map_err(read)?;
+        let pid = machine.process.id().map(u32::cast_signed);
+        let owner = pid.and_then(|pid| Owner::of(pid).ok().flatten());
+        claim.update(|state| {
+            state.hypervisor_process = owner;
+            state.status = Status::Starting;
+        })?;
+        crate::failpoint::reach("hypervisor-recorded");
+        Ok(Self {
+            hypervisor,
+            plan,
+            claim,
+            timings,
+            process: machine.process,
+            link: Some(machine.link),
+            console,
+            messages,
+            stopped: machine.stopped,
+            started: false,
+            fed: false,
+            terminal: None,
+            unheard: None,
+            server: None,
+            stopping: Stopping::default(),
+            restarts,
+            resting: None,
+            deadline: None,
+            timed_out: false,
+            heartbeat: None,
+            health: None,
+            checking: JoinSet::new(),
+            leaving: mpsc::channel(1),
+        })
+    }
+
+    /// From `Hello` to the outcome, output included.
+    ///
+    /// # Errors
+    /// Where there is no outcome, and why.
+    pub(in crate::vm) async fn converse(
+        &mut self,
+        key: LinkKey,
+        signals: &mut Signals,
+        outputs: &Outputs,
+    ) -> Result<u8, VmError> {
+        let mut guest = self.greet(key, signals).await?;
+        self.timings.hello(&guest.hello);
+        tracing::debug!(target: "agent", build = %sanitize(&guest.hello.build), kernel = %sanitize(&guest.hello.kernel), "hello");
+        crate::failpoint::reach("streams-open");
+        let mut orders = self.listen(&guest)?;
+        crate::failpoint::reach("control-listens");
+        let mut filling = self.fill(&guest, outputs);
+        let mut filled = false;
+        let mut told = [false; 2];
+        let mut interrupted = false;
+        let mut sizes =
+            Sizes::listen().map_err(|source| VmError::Host { what: "listen to signals", source })?;
+        let mut outcome = None;
+        let status = loop {
+            if let Some(status) = outcome.filter(|_| filled && self.unheard.is_none())
+                && !self.rests(status)
+            {
+                return Ok(status);
+            }
+            tokio::select! {
+                biased;
+                message = guest.message() => match message {
+                    Some(message) => outcome = self.hear(message?, &guest)?.or(outcome),
+                    None => {
+                        let closed = VmError::Violation { what: "it closed the control stream".into() };
+                        return Err(self.settle(closed).await);
+                    }
+                },
+                () = &mut filling, if !filled => filled = true,
+                heard = heard(self.unheard) => self.settled(heard, &guest)?,
+                Some(order) = next(orders.as_mut()) => self.obey(order, &guest),
+                step = self.stopping.due(), if outcome.is_none() => match step {
+                    Step::Kill => self.signal(SignalNumber::KILL, &guest),
+                    Step::GiveUp => {
+                        return Err(VmError::Interrupted { signal: SignalNumber::KILL.number() });
+                    }
+                },
+                signal = signals.next() => {
+                    if Signals::ends(signal) {
+                        self.restarts.end();
+                        if interrupted || (!self.started && outcome.is_none()) {
+                            return Err(VmError::Interrupted { signal });
+                        }
+                        interrupted = true;
+                    }
+                    guest.order(ToGuest::Signal(signal));
+                }
+                size = sizes.next(), if self.plan.has_terminal() => {
+                    guest.order(ToGuest::Resize(size));
+                }
+                done = outputs.stdout.done(), if !told[0] && !filled => {
+                    told[0] = true;
+                    closed(&guest, Port::Stdout, done);
+                }
+                done = outputs.stderr.done(), if !told[1] && !filled => {
+                    told[1] = true;
+                    closed(&guest, Port::Stderr, done);
+                }
+                () = reached(self.deadline) => self.time_out(&guest),
+                () = reached(self.resting) => {
+                    self.resting = None;
+                    (outcome, filled, told) = (None, false, [false; 2]);
+                    filling = self.fill(&guest, outputs);
+                    self.run_again(&guest);
+                }
+                Some(()) = self.leaving.1.recv() => self.leave(outputs)?,
+                beat = beat(self.heartbeat.as_mut()) => match beat {
+                    Beat::Ask(number) => guest.order(ToGuest::Ping(number)),
+                    Beat::Lost => self.responds(false),
+                },
+                Some(report) = next(self.health.as_mut()) => self.judge(report),
+                status = self.process.wait() => break status,
+            }
+        };
+        // The outcome may have come in the last breath.
+        while outcome.is_none()
+            && let Some(message) = guest.message().await
+        {
+            outcome = self.hear(message?, &guest)?;
+        }
+        // One that is to run again died in between.
+        let outcome = outcome.filter(|_| self.resting.is_none());
+        match outcome {
+            Some(status) => {
+                filling.await;
+                if self.unheard.is_some() {
+                    let heard = heard(self.unheard).await;
+                    self.settled(heard, &guest)?;
+                }
+                Ok(status)
+            }
+            None => Err(self.died(status).await),
+        }
+    }
+
+    /// Takes in a message; the container's status where it is the last.
+    fn hear(&mut self, message: ToHost, guest: &Guest) -> Result<Option<u8>, VmError> {
+        match message {
+            ToHost::Log(record) => log(&record),
+            ToHost::Reached(stage, nanos) => {
+                self.timings.reached(stage, nanos);
+                if stage == Stage::ContainerStarted && !self.started {
+                    crate::failpoint::reach("container-started");
+                    self.begin(guest)?;
+                    // One stream serves all runs.
+                    if self.plan.input == Input::Inherited && !self.fed {
+                        self.fed = true;
+                        // Not before: Ctrl-C ends a boot.
+                        if self.plan.has_terminal() {
+                            self.terminal = RawMode::set()
+                                .map_err(|source| VmError::Host { what: "set up the terminal", source })?;
+                        }
+                        self.forward_input(guest);
+                    }
+                }
+            }
+            ToHost::Ended(Outcome::Status(status)) => {
+                // It may have been too fast for anyone to see it run.
+                if !self.started && !exit::NOT_STARTED.contains(&status) {
+                    self.begin(guest)?;
+                }
+                crate::failpoint::reach("status-known");
+                let status = if self.timed_out { TIMED_OUT } else { status };
+                self.timings.mark("podman exit");
+                self.rest();
+                self.record(|state| {
+                    state.status = Status::Stopping;
+                    state.health_status = HealthStatus::Stopped;
+                    state.exit_code = Some(status);
+                });
+                crate::failpoint::reach("status-recorded");
+                return Ok(Some(status));
+            }
+            ToHost::Pong(number) => {
+                if self.heartbeat.as_mut().is_some_and(|heartbeat| heartbeat.answered(number)) {
+                    self.responds(true);
+                }
+            }
+            ToHost::Ended(Outcome::Failed(failure)) => {
+                return Err(VmError::Guest { kind: failure.kind, message: sanitize(&failure.message) });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Changes the record of a container that has begun: a full disk, say, is no reason to end it.
+    fn record(&mut self, change: impl FnOnce(&mut VmState)) {
+        if let Err(error) = self.claim.update(change) {
+            let error = anyhow::Error::from(error);
+            tracing::warn!(error = format!("{error:#}"), "the VM's record is behind");
+        }
+    }
+}
+
+/// The parent's word, where one is waited for.
+async fn heard(parent: Option<&Parent>) -> bool {
+    match parent {
+        Some(parent) => parent.heard().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a moment, where there is one.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What is to be done to know whether the guest answers, where that is asked.
+async fn beat(heartbeat: Option<&mut Heartbeat>) -> Beat {
+    match heartbeat {
+        Some(heartbeat) => heartbeat.due().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes next, where it can come.
+async fn next<T>(orders: Option<&mut mpsc::Receiver<T>>) -> Option<T> {
+    match orders {
+        Some(orders) => orders.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the guest that an output has lost its reader.
+fn closed(guest: &Guest, port: Port, done: Done) {
+    tracing::debug!(?port, ?done, "nobody reads this output any more");
+    guest.order(ToGuest::OutputClosed(port.number()));
+}
+
+fn log(record: &LogRecord) {
+    let text = sanitize(&record.message);
+    match record.level {
+        LogLevel::Error | LogLevel::Warn => tracing::warn!(target: "agent", "{text}"),
+        LogLevel::Info | LogLevel::Debug => tracing::debug!(target: "agent", "{text}"),
+    }
+}
