@@ -64,6 +64,8 @@ fn vm_files_are_copied_both_ways_as_podman_does() {
         (&["cp", "web:/nosuch", "x"][..], "/nosuch"),
         (&["cp", "nosuch", "web:/x"], "`nosuch`"),
         (&["cp", "web:/there", "a"], "is no directory"),
+        // Nobody takes what the guest sends.
+        (&["cp", "web:/there", "no/where"], "`no`"),
         (&["cp", "gone:/x", "x"], "no VM `gone`"),
         (&["cp", "a", "b"], "VM:PATH"),
         (&["cp", "web:/a", "web:/b"], "this machine"),

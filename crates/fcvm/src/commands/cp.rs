@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use fcvm_proto::{ExecRequest, ExecTarget};
+use tokio::sync::oneshot;
 
 use super::block_on;
 use crate::{
@@ -52,12 +53,12 @@ pub fn run(args: Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exit
             if printer.stdout_is_terminal() {
                 bail!("an archive is not for a terminal: redirect standard output");
             }
-            guest(&vm).script(GET, &[&path], None, io::stdout().as_fd().try_clone_to_owned()?)?;
+            guest(&vm).script(GET, &[&path], None, io::stdout().as_fd().try_clone_to_owned()?, None)?;
         }
         (Place::Vm { vm, path }, Place::Host(to)) => guest(&vm).get(&path, &to, overwrite)?,
         (Place::Stream, Place::Vm { vm, path }) => {
             let stdin = io::stdin().as_fd().try_clone_to_owned()?;
-            guest(&vm).script(PUT, &[&path, flags], Some(stdin), nowhere()?)?;
+            guest(&vm).script(PUT, &[&path, flags], Some(stdin), nowhere()?, None)?;
         }
         (Place::Host(from), Place::Vm { vm, path }) => guest(&vm).put(&from, &path, flags)?,
         (Place::Host(_) | Place::Stream, Place::Host(_) | Place::Stream) => {
@@ -85,16 +86,22 @@ impl Guest<'_> {
         };
         let (archive, end) = io::pipe()?;
         let to = to.to_owned();
+        let (give_up, given_up) = oneshot::channel();
         let unpacking = thread::spawn(move || {
             let mut archive = archive;
             let unpacked = unpack(&mut archive, &name, &to, contents, overwrite);
-            if unpacked.is_ok() {
-                // What is behind the archive's end.
-                io::copy(&mut archive, &mut io::sink()).map_err(CopyError::Archive)?;
+            match &unpacked {
+                // What is behind the archive's end; or the guest has failed, and is about to say why.
+                Ok(()) | Err(CopyError::Empty | CopyError::Archive(_)) => {
+                    io::copy(&mut archive, &mut io::sink()).map_err(CopyError::Archive)?;
+                }
+                // Podman waits for ever for whoever does not take it.
+                Err(_) if give_up.send(()).is_err() => tracing::debug!("the guest has ended already"),
+                Err(_) => {}
             }
             unpacked
         });
-        let sent = self.script(GET, &[wanted], None, OwnedFd::from(end));
+        let sent = self.script(GET, &[wanted], None, OwnedFd::from(end), Some(given_up));
         together(sent, unpacking)
     }
 
@@ -104,17 +111,19 @@ impl Guest<'_> {
         let name = if what.contents { format!("{}/.", what.name) } else { what.name.clone() };
         let (source, archive) = io::pipe()?;
         let packing = thread::spawn(move || pack(&what, io::BufWriter::new(archive)));
-        let taken = self.script(PUT_FILES, &[path, flags, &name], Some(OwnedFd::from(source)), nowhere()?);
+        let taken =
+            self.script(PUT_FILES, &[path, flags, &name], Some(OwnedFd::from(source)), nowhere()?, None);
         together(taken, packing)
     }
 
-    /// Runs a script in the VM; where it fails, its words are the error.
+    /// Runs a script in the VM; where it fails, its words are the error. One that is given up is killed.
     fn script(
         &self,
         script: &str,
         arguments: &[&str],
         stdin: Option<OwnedFd>,
         stdout: OwnedFd,
+        given_up: Option<oneshot::Receiver<()>>,
     ) -> anyhow::Result<()> {
         let vm = self.registry.find(&self.vm)?;
         let words = ["sh", "-c", script, "cp"].iter().chain(arguments).map(ToString::to_string).collect();
@@ -128,7 +137,13 @@ impl Guest<'_> {
             io::Result::Ok(words)
         });
         let ends = Ends { stdin, stdout, stderr: OwnedFd::from(stderr), detach_keys: None };
-        let status = block_on(vm::exec(&vm, self.registry, &request, ends))??;
+        let status = block_on(async {
+            tokio::select! {
+                status = vm::exec(&vm, self.registry, &request, ends) => status.map(Some),
+                () = given_up_by(given_up) => Ok(None),
+            }
+        })??;
+        let Some(status) = status else { return Ok(()) };
         if status == 0 {
             return Ok(());
         }
@@ -154,6 +169,16 @@ fn together(
         }
         (Err(_), Err(error)) => Err(error.into()),
     }
+}
+
+async fn given_up_by(given_up: Option<oneshot::Receiver<()>>) {
+    if let Some(given_up) = given_up
+        && given_up.await.is_ok()
+    {
+        return;
+    }
+    // Nobody will.
+    std::future::pending().await
 }
 
 fn nowhere() -> anyhow::Result<OwnedFd> {
