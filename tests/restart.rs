@@ -141,9 +141,7 @@ fn vm_a_machine_that_dies_is_replaced_and_the_log_goes_on() {
 #[test]
 fn vm_a_container_that_runs_too_long_is_killed() {
     let Some(env) = vm() else { return };
-    let output = env.run(&["--timeout=1", "hello", "sh", "-c", "echo begun; sleep 1000"]).run();
-    output.assert_code(255);
-    assert_eq!(output.stdout(), "begun\n");
+    env.run(&["--timeout=1", "hello", "sleep", "1000"]).run().assert_code(255);
     env.run(&["--timeout=1000", "hello", "true"]).run().assert_code(0);
     assert_eq!(env.run(&["--timeout=x", "hello", "true"]).run().code(), 2);
     assert_eq!(env.run(&["--restart=sometimes", "hello", "true"]).run().code(), 2);

@@ -89,7 +89,7 @@ fn vm_detach_keys_leave_a_command_to_itself() {
     screen.line("$FCVM exec -it vm sh; echo status: $?");
     screen.wait_for("/ #");
     // What is written meanwhile does not stop it either.
-    screen.line("(sleep 1; yes | head -n 100000; touch /written) & sleep 98765");
+    screen.line("(sleep 1; yes | head -n 5000; touch /written) & sleep 98765");
     screen.key("C-p");
     screen.key("C-q");
     screen.wait_for("status: 0");
@@ -104,6 +104,7 @@ fn vm_detach_keys_leave_a_command_to_itself() {
     screen.key("C-x");
     screen.wait_for_prompt();
     env.fcvm().args(["rm", "-f", "vm"]).run().assert_code(0);
+    drop(screen);
     env.assert_nothing_left();
 }
 
@@ -136,6 +137,7 @@ fn vm_detach_keys_leave_a_container_in_the_background() {
     screen.key("C-x");
     screen.wait_for("status: 0");
     fcvm(&["rm", "--force", "vm"]).assert_code(0);
+    drop(screen);
     env.assert_nothing_left();
 }
 
@@ -151,5 +153,6 @@ fn vm_a_terminal_is_restored_also_where_its_vms_process_is_killed() {
     screen.wait_for_prompt();
     screen.assert_sane();
     env.fcvm().args(["ls"]).run().assert_code(0);
+    drop(screen);
     env.assert_nothing_left();
 }

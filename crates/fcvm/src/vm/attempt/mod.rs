@@ -173,6 +173,7 @@ impl<'a> Attempt<'a> {
                 Some(order) = next(orders.as_mut()) => self.obey(order, &guest),
                 step = self.stopping.due(), if outcome.is_none() => match step {
                     Step::Kill => self.signal(SignalNumber::KILL, &guest),
+                    Step::GiveUp if self.timed_out => return Ok(TIMED_OUT),
                     Step::GiveUp => {
                         return Err(VmError::Interrupted { signal: SignalNumber::KILL.number() });
                     }
