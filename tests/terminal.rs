@@ -97,7 +97,7 @@ fn vm_detach_keys_leave_a_command_to_itself() {
     screen.assert_sane();
     let shell = |script: &str| env.fcvm().args(["exec", "vm", "sh", "-c", script]).run();
     shell("until test -e /written; do sleep 0.1; done").assert_code(0);
-    shell("pgrep -f '^sleep 98765'").assert_code(0);
+    shell("ps -o args | grep -x 'sleep 98765'").assert_code(0);
     // With others, or none, these keys are the program's.
     screen.line("$FCVM exec -it --detach-keys ctrl-x vm sh; echo status: $?");
     screen.wait_for("/ #");

@@ -8,7 +8,10 @@ use fcvm_link::{
 };
 use fcvm_proto::{Port, frame};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, copy_bidirectional_with_sizes},
+    io::{
+        AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, copy,
+        copy_bidirectional_with_sizes, copy_buf, split,
+    },
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
@@ -226,12 +229,34 @@ where
     }
 }
 
+/// The same for an output: a client that goes away has nothing more to say either. Dropped without an
+/// end of its own the guest's stream is reset, which its writer hears of; one that was ended first
+/// would let it wait for ever.
+async fn relay_output<A, B>(client: A, guest: B)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut from_client, mut to_client) = split(client);
+    let (from_guest, mut to_guest) = split(guest);
+    let mut from_guest = BufReader::with_capacity(BUFFER, from_guest);
+    let down = async {
+        copy_buf(&mut from_guest, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    let ended = tokio::select! {
+        gone = copy(&mut from_client, &mut to_guest) => gone.map(drop),
+        ended = down => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a forwarded output broke");
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use fcvm_link::{Link, Role, multiplex};
-    use tokio::io::AsyncWriteExt as _;
-
     use super::*;
+    use fcvm_link::{Link, Role, multiplex};
 
     fn pair() -> (Link, Link) {
         let (near, far) = tokio::io::duplex(1 << 16);
@@ -342,5 +367,36 @@ mod tests {
         client.shutdown().await.unwrap();
         far.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "questionlate");
+    }
+
+    /// Also where it writes little at first: nobody says when it would be enough.
+    #[tokio::test]
+    async fn a_guest_hears_of_a_client_that_takes_no_more_output() {
+        let (host, mut guest) = pair();
+        let (mut client, near) = UnixStream::pair().unwrap();
+        let stream = host.opener.open(Port::ExecStdout).await.unwrap();
+        let relaying = tokio::spawn(relay_output(near, stream));
+        client.write_all(b"id").await.unwrap();
+        let mut far = guest.incoming.accept().await.unwrap().1;
+        let mut id = [0; 2];
+        far.read_exact(&mut id).await.unwrap();
+        far.write_all(b"output").await.unwrap();
+        far.flush().await.unwrap();
+        let mut output = [0; 6];
+        client.read_exact(&mut output).await.unwrap();
+        assert_eq!((&id, &output), (b"id", b"output"));
+        drop(client);
+        relaying.await.unwrap();
+        while far.write_all(&[1; 64 << 10]).await.is_ok() {}
+
+        let (mut client, near) = UnixStream::pair().unwrap();
+        let stream = host.opener.open(Port::ExecStdout).await.unwrap();
+        tokio::spawn(relay_output(near, stream));
+        let mut far = guest.incoming.accept().await.unwrap().1;
+        far.write_all(b"all of it").await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "all of it");
     }
 }
