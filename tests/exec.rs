@@ -196,7 +196,8 @@ fn vm_a_shell_in_a_vm_has_our_terminal() {
         screen.resize(70, 18);
         screen.line("until stty size | grep -x '18 70'; do :; done; echo resi''zed");
         screen.wait_for("resized");
-        screen.line("echo wait''ing; sleep 1000");
+        // In a process of its own, which has the terminal when it says so.
+        screen.line("sh -c \"echo wait''ing; exec sleep 1000\"");
         screen.wait_for("waiting");
         screen.key("C-c");
         screen.line("echo still he''re");

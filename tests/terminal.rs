@@ -24,7 +24,8 @@ fn vm_a_shell_has_a_terminal_of_our_size() {
     screen.line("until stty size | grep -x '18 70'; do :; done; echo resi''zed");
     screen.wait_for("resized");
     // The keys are the container's: Ctrl-C ends what runs in the shell, and not the shell.
-    screen.line("echo wait''ing; sleep 1000");
+    // In a process of its own, which has the terminal when it says so.
+    screen.line("sh -c \"echo wait''ing; exec sleep 1000\"");
     screen.wait_for("waiting");
     screen.key("C-c");
     screen.line("echo still he''re");

@@ -167,7 +167,10 @@ async fn serve(mut stream: UnixStream, context: &Context) -> Result<(), ChannelE
                 Ok(guest) => {
                     answer(&mut stream, &Reply::Done).await?;
                     crate::failpoint::reach("stream-relayed");
-                    relay(stream, guest).await;
+                    match port {
+                        Port::ExecStdout | Port::ExecStderr => relay_output(stream, guest).await,
+                        _ => relay(stream, guest).await,
+                    }
                     return Ok(());
                 }
                 // The guest is gone, and so will be its owner: that is told by the end of the connection.
