@@ -32,7 +32,7 @@ pub(crate) async fn serve(guest: Guest) -> anyhow::Result<()> {
     log::init(outbox.clone());
     let reaper = Reaper::start()?;
     let mut machine = Machine::new(guest.root, outbox, reaper);
-    let mut pipe = GuestPipe::new(device::Port::open()?, guest.key);
+    let mut pipe = GuestPipe::new(device::Port::open(guest.transport)?, guest.key);
     let mut outcome = None;
     loop {
         let (id, io) = pipe.accept().await?;

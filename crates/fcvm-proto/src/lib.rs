@@ -17,6 +17,7 @@ pub mod frame;
 pub mod port;
 pub mod session;
 pub mod tcp;
+pub mod transport;
 
 pub use boot::{BootPlan, Container, Identity, Job, Network};
 pub use control::{Failure, FailureKind, Hello, LogLevel, LogRecord, Outcome, Stage, ToGuest, ToHost};
@@ -24,6 +25,7 @@ pub use exec::{ExecEvent, ExecOrder, ExecRequest, ExecTarget, TerminalSize};
 pub use frame::{FrameError, MAX_FRAME};
 pub use port::Port;
 pub use tcp::{TcpReply, TcpRequest};
+pub use transport::Transport;
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.

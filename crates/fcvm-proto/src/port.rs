@@ -1,7 +1,6 @@
 //! Numbered ports: each stream between host and guest belongs to one.
 
-/// What a stream is for. On a virtio-serial link the number is the stream's
-/// first four bytes, little endian; on vsock it is the vsock port.
+/// What a stream is for: the number is the stream's first four bytes, little endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Port {

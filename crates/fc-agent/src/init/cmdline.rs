@@ -1,6 +1,7 @@
 //! The kernel command line.
 
-use fcvm_proto::session::LinkKey;
+use anyhow::Context as _;
+use fcvm_proto::{Transport, session::LinkKey};
 
 /// The value of a parameter.
 pub(super) fn parameter<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
@@ -11,6 +12,15 @@ pub(super) fn parameter<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
 /// The link key among the parameters.
 pub(super) fn link_key(cmdline: &str) -> Option<LinkKey> {
     parameter(cmdline, LinkKey::PARAMETER).and_then(LinkKey::from_hex)
+}
+
+/// What leads to the host, by the parameters.
+///
+/// # Errors
+/// Where they name none that this agent knows.
+pub(super) fn transport(cmdline: &str) -> anyhow::Result<Transport> {
+    let Some(name) = parameter(cmdline, Transport::PARAMETER) else { return Ok(Transport::default()) };
+    Transport::from_name(name).with_context(|| format!("this agent knows no transport `{name}`"))
 }
 
 #[cfg(test)]
@@ -24,5 +34,12 @@ mod tests {
         assert_eq!(key.map(LinkKey::to_hex).as_deref(), Some(hex));
         assert_eq!(link_key("quiet fcvm.link=1 x"), None);
         assert_eq!(link_key(""), None);
+    }
+
+    #[test]
+    fn the_transport_is_virtio_serial_unless_named() {
+        assert_eq!(transport("quiet").unwrap(), Transport::VirtioSerial);
+        assert_eq!(transport("a=b fcvm.transport=vsock c").unwrap(), Transport::Vsock);
+        assert!(transport("fcvm.transport=smoke").is_err());
     }
 }

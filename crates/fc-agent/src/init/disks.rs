@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::Context as _;
 
-/// The guest's disks. The hypervisor's serial numbers name them; where it has
-/// none, they come in this order.
+/// The guest's disks. The hypervisor's serial numbers name them; where it gives
+/// them numbers of its own, or none, they come in this order.
 #[derive(Debug, Clone)]
 pub(crate) struct Disks {
     /// Read-only: the distribution with Podman.
@@ -36,6 +36,13 @@ impl Disks {
     }
 
     fn assign(mut found: Vec<(String, String)>) -> Option<Self> {
+        let ours = |serial: &str| {
+            let number = serial.strip_prefix("other").unwrap_or_default();
+            matches!(serial, "base" | "scratch") || number.parse::<u8>().is_ok()
+        };
+        if !found.iter().all(|(_, serial)| ours(serial)) {
+            found.iter_mut().for_each(|(_, serial)| serial.clear());
+        }
         // `vda` to `vdz`, then `vdaa`: by length first. Numbered serials sort the others.
         found.sort_by_key(|(name, serial)| (serial.clone(), name.len(), name.clone()));
         let mut take = |serial: &str| {
@@ -69,6 +76,8 @@ mod tests {
     #[test]
     fn without_serials_the_order_decides() {
         let disks = [("vdc", ""), ("vda", ""), ("vdb", "")];
+        assert_eq!(assign(&disks), Some(("/dev/vda".into(), "/dev/vdb".into(), vec!["/dev/vdc".into()])));
+        let disks = [("vdc", "7"), ("vda", "9"), ("vdb", "8")];
         assert_eq!(assign(&disks), Some(("/dev/vda".into(), "/dev/vdb".into(), vec!["/dev/vdc".into()])));
         assert_eq!(assign(&[("vda", "")]), None);
         assert_eq!(assign(&[]), None);

@@ -9,7 +9,7 @@ mod readahead;
 mod timer;
 
 use anyhow::Context as _;
-use fcvm_proto::session::LinkKey;
+use fcvm_proto::{Transport, session::LinkKey};
 
 use crate::fault;
 
@@ -21,6 +21,8 @@ pub(crate) use mounts::{image as mount_image, writable as mount_writable};
 pub(crate) struct Guest {
     /// Opens sessions with the host.
     pub(crate) key: LinkKey,
+    /// What leads to the host.
+    pub(crate) transport: Transport,
     /// The disks, or why there is no root: the host is told over the link.
     pub(crate) root: anyhow::Result<Disks>,
     /// Nanoseconds since the kernel's start.
@@ -43,7 +45,11 @@ pub(crate) fn run() -> anyhow::Result<Guest> {
     }
     let key = cmdline::link_key(&cmdline)
         .with_context(|| format!("the kernel command line has no {}=KEY", LinkKey::PARAMETER))?;
+    let transport = cmdline::transport(&cmdline)?;
     modules::load_for_boot()?;
+    if transport == Transport::Vsock {
+        modules::load_on_demand("vmw_vsock_virtio_transport")?;
+    }
     // Before anything runs at the same time: see there.
     cgroups::prepare().context("failed to prepare control groups")?;
     let root = Disks::find().and_then(|disks| mounts::root(&disks).map(|()| disks));
@@ -51,5 +57,12 @@ pub(crate) fn run() -> anyhow::Result<Guest> {
     if root.is_ok() {
         readahead::start();
     }
-    Ok(Guest { key, root, started })
+    Ok(Guest { key, transport, root, started })
+}
+
+/// Whether this is a machine without a way to power off: one whose link is vsock.
+pub(crate) fn ends_by_reset() -> bool {
+    std::fs::read_to_string("/proc/cmdline").is_ok_and(|cmdline| {
+        cmdline::transport(&cmdline).is_ok_and(|transport| transport == Transport::Vsock)
+    })
 }

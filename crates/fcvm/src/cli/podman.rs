@@ -119,6 +119,9 @@ pub struct Run {
     /// Hypervisor
     #[arg(long, value_enum, default_value_t, env = "FCVM_HYPERVISOR", help_heading = "Machine")]
     pub hypervisor: Choice,
+    /// Firecracker's program [default: in PATH, else what fcvm setup downloaded]
+    #[arg(long, env = "FCVM_FIRECRACKER", value_name = "FILE", help_heading = "Machine")]
+    pub firecracker: Option<PathBuf>,
     /// More parameters for the guest's kernel
     #[arg(long, value_name = "PARAMETERS", allow_hyphen_values = true, help_heading = "Machine")]
     pub kernel_args: Option<String>,

@@ -2,6 +2,11 @@
 
 use std::{io, path::PathBuf};
 
+use super::{
+    Virtualization,
+    firecracker::{Version, api::ApiError},
+};
+
 /// A hypervisor could not be found, chosen or started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -12,9 +17,53 @@ pub enum HypervisorError {
         /// The program.
         program: String,
     },
-    /// Asked for by the user, and not there yet.
-    #[error("the Firecracker backend is not part of this version")]
+    /// Firecracker is nowhere.
+    #[error("Firecracker was not found")]
     NoFirecracker,
+    /// What was given as Firecracker is something else.
+    #[error("`{program}` is no Firecracker: its `--version` says `{said}`")]
+    NoVersion {
+        /// The program.
+        program: PathBuf,
+        /// Its first line, cleaned.
+        said: String,
+    },
+    /// A Firecracker from before what fcvm needs.
+    #[error("`{program}` is Firecracker {found}, older than {least}")]
+    OldVersion {
+        /// The program.
+        program: PathBuf,
+        /// Its version.
+        found: Version,
+        /// The first that will do.
+        least: Version,
+    },
+    /// Firecracker needs KVM.
+    #[error("Firecracker cannot run here: {}", .obstacle.obstacle().unwrap_or("no KVM"))]
+    NoKvm {
+        /// What is in its way.
+        obstacle: Virtualization,
+    },
+    /// The kernel's parameters are too long.
+    #[error("the kernel's parameters have {length} bytes, and Firecracker takes {limit}")]
+    KernelParameters {
+        /// In bytes.
+        length: usize,
+        /// In bytes.
+        limit: usize,
+    },
+    /// Firecracker did not do what it was asked.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The machine runs, and its agent cannot be reached.
+    #[error("failed to reach the guest by socket `{path}`")]
+    Vsock {
+        /// The device's socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// More than the backend can.
     #[error("{cpus} virtual CPUs are more than the {limit} that {hypervisor} can have")]
     TooManyCpus {
@@ -52,6 +101,11 @@ pub enum HypervisorError {
 }
 
 impl HypervisorError {
+    /// Whether it is what one meets when the hypervisor's process ends: its end tells more.
+    pub(crate) fn may_be_its_end(&self) -> bool {
+        matches!(self, Self::Vsock { .. } | Self::Api(ApiError::Connect { .. } | ApiError::Gone { .. }))
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -59,10 +113,22 @@ impl HypervisorError {
             Self::NotFound { .. } => {
                 Some("`fcvm setup --check` lists what is missing and how to get it".into())
             }
-            Self::NoFirecracker => Some("use --hypervisor qemu, or auto".into()),
+            Self::NoFirecracker => Some(
+                "`fcvm setup --with-firecracker` downloads it; or name it with --firecracker or FCVM_FIRECRACKER"
+                    .into(),
+            ),
+            Self::NoVersion { .. } => {
+                Some("--firecracker, FCVM_FIRECRACKER or PATH name the program `firecracker` of a release".into())
+            }
+            Self::OldVersion { least, .. } => Some(format!(
+                "`fcvm setup --with-firecracker` downloads {least}; or use --hypervisor qemu"
+            )),
+            Self::NoKvm { obstacle } => Some(obstacle.advice().into()),
+            Self::KernelParameters { .. } => Some("shorten --kernel-args".into()),
+            Self::Api(error) => error.hint(),
             Self::SocketPath { .. } => Some("set FCVM_RUNTIME_DIR to a shorter directory".into()),
             Self::TooManyCpus { limit, .. } => Some(format!("use --cpus {limit} or fewer")),
-            Self::Socket { .. } | Self::Start { .. } => None,
+            Self::Socket { .. } | Self::Start { .. } | Self::Vsock { .. } => None,
         }
     }
 }

@@ -13,8 +13,11 @@ pub enum Virtualization {
     NoDevice,
     /// `/dev/kvm` is there, but not for this user.
     NoPermission,
-    /// `/dev/kvm` is there without vmx or svm behind it (a page-table VM): a stock kernel hangs in it.
+    /// `/dev/kvm` is there without vmx or svm behind it: a stock kernel hangs in it.
     NoHardware,
+    /// The same, by the module `kvm_pvm`: page-table VMs, which run in user mode and have their
+    /// kernels emulated.
+    Pvm,
 }
 
 impl Virtualization {
@@ -26,6 +29,30 @@ impl Virtualization {
             Self::NoDevice => Some("no /dev/kvm"),
             Self::NoPermission => Some("no permission for /dev/kvm (is this user in group kvm?)"),
             Self::NoHardware => Some("no hardware virtualization behind /dev/kvm"),
+            Self::Pvm => Some("/dev/kvm is that of page-table VMs (kvm_pvm), in which no stock kernel runs"),
+        }
+    }
+
+    /// Whether there is a KVM that runs only kernels made for it.
+    #[must_use]
+    pub fn is_software(self) -> bool {
+        matches!(self, Self::NoHardware | Self::Pvm)
+    }
+
+    /// What a user can do about the obstacle.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Kvm => "nothing is to be done",
+            Self::NoDevice => {
+                "load the module kvm_intel or kvm_amd, or enable (nested) virtualization; or use --hypervisor qemu, which emulates"
+            }
+            Self::NoPermission => {
+                "add yourself to the device's group: `usermod -aG kvm $USER`, and log in again; or use --hypervisor qemu, which emulates"
+            }
+            Self::NoHardware | Self::Pvm => {
+                "where you have a kernel made for this KVM give it with --kernel; or use --hypervisor qemu, which emulates"
+            }
         }
     }
 }
@@ -42,7 +69,8 @@ pub fn virtualization() -> Virtualization {
     }
     if cfg!(target_arch = "x86_64") && !fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| has_flag(&info))
     {
-        return Virtualization::NoHardware;
+        let pvm = Path::new("/sys/module/kvm_pvm").exists();
+        return if pvm { Virtualization::Pvm } else { Virtualization::NoHardware };
     }
     Virtualization::Kvm
 }
@@ -64,6 +92,7 @@ mod tests {
         assert!(has_flag("processor : 0\nflags\t\t: fpu vmx sse\n"));
         assert!(has_flag("flags : svm\n"));
         assert!(!has_flag("flags : svml avmx\nbugs : vmx\n"));
+        assert!(!has_flag("flags\t\t: fpu svm_lock\nvmx flags\t: vnmi\n"));
         assert!(!has_flag(""));
     }
 }

@@ -10,14 +10,20 @@ mod host;
 mod qemu;
 mod select;
 
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::{
+    fmt,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::ExitStatus,
+};
 
 use fcvm_proto::session::LinkKey;
 use tokio::{net::UnixStream, process::Child, sync::watch};
 
 pub use error::HypervisorError;
 pub use host::{Virtualization, virtualization};
-pub use select::{Choice, Selection, select};
+pub use select::{Choice, Selection, Wanted, select};
 
 /// A kind of virtual machine.
 pub trait Hypervisor: std::fmt::Debug {
@@ -33,6 +39,9 @@ pub trait Hypervisor: std::fmt::Debug {
     /// # Errors
     /// Where the process or its sockets cannot be made.
     fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError>;
+
+    /// What it means that the process of a machine ended so.
+    fn death(&self, status: ExitStatus) -> Death;
 }
 
 /// What a hypervisor can do on this host.
@@ -96,14 +105,49 @@ pub enum Access {
 pub struct Machine {
     /// The hypervisor's process.
     pub process: Child,
-    /// The pipe to the agent.
-    pub link: UnixStream,
+    /// Makes it run, where that takes more than its process, and leads to the agent.
+    pub link: Connecting,
     /// What the guest writes to its serial console. To be read all the time.
     pub console: OwnedFd,
     /// What the hypervisor itself writes. To be read all the time.
     pub messages: OwnedFd,
     /// Why the machine stopped, as far as the hypervisor tells.
     pub stopped: watch::Receiver<Option<Stop>>,
+}
+
+/// The way to the agent, to be waited for: as long as the machine takes to boot, at least.
+pub struct Connecting(Pin<Box<dyn Future<Output = Result<UnixStream, HypervisorError>>>>);
+
+impl Connecting {
+    /// What a future of a backend leads to. Dropped half way, it gives the machine up.
+    pub(crate) fn new(connect: impl Future<Output = Result<UnixStream, HypervisorError>> + 'static) -> Self {
+        Self(Box::pin(connect))
+    }
+
+    /// The pipe to the agent.
+    ///
+    /// # Errors
+    /// Where the machine cannot be made to run, or has ended.
+    pub async fn pipe(self) -> Result<UnixStream, HypervisorError> {
+        self.0.await
+    }
+}
+
+impl fmt::Debug for Connecting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connecting")
+    }
+}
+
+/// What the end of a machine's process tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Death {
+    /// The guest wanted it.
+    Guest(Stop),
+    /// The process failed, in this way.
+    Explained(&'static str),
+    /// No more than its status says.
+    Unknown,
 }
 
 /// Why a machine stopped.
@@ -115,4 +159,31 @@ pub enum Stop {
     Reset,
     /// Anything else, in the hypervisor's word.
     Other(String),
+}
+
+/// Longest path in a Unix socket's address, NUL excluded.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Refuses a path that a Unix socket cannot have.
+fn check_socket(path: &Path) -> Result<(), HypervisorError> {
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(HypervisorError::SocketPath { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// A machine for the tests of backends.
+#[cfg(test)]
+fn test_machine() -> MachineConfig {
+    MachineConfig {
+        name: "a,b".into(),
+        kernel: "/k".into(),
+        initrd: "/i".into(),
+        kernel_arguments: Some("extra=1".into()),
+        link_key: LinkKey([0xab; 16]),
+        cpus: 2,
+        memory_mib: 512,
+        disks: vec![Disk { serial: "base".into(), path: "/with,comma".into(), access: Access::ReadOnly }],
+        runtime_dir: "/run".into(),
+    }
 }

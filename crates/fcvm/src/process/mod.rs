@@ -11,4 +11,4 @@ pub use front::{Front, LEFT, SOCKET};
 pub use owner::Owner;
 pub use parent::{ACKNOWLEDGED, Parent};
 pub use signal::{ParseSignalError, SignalNumber};
-pub use sys::die_with_parent;
+pub use sys::{die_with_parent, watch};

@@ -13,6 +13,7 @@ use rustix::{
     io::{FdFlags, fcntl_setfd},
     process::{Signal, getpid, getppid, set_parent_process_death_signal},
 };
+use tokio::io::unix::AsyncFd;
 
 /// Makes the child get `signal` when the *thread* that starts it ends, however
 /// that happens (the kernel ties the signal to the thread that forked). The
@@ -28,6 +29,17 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) {
     // two system calls prctl and getppid, and neither allocates nor takes locks (an `io::Error`
     // of a kind or an errno is plain data).
     unsafe { command.pre_exec(bind) };
+}
+
+/// Puts a descriptor under the runtime's watch.
+///
+/// # Errors
+/// Where it is of a kind that cannot be watched.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, always names the same descriptor, and the
+    // `AsyncFd` owns it.
+    let watched = unsafe { AsyncFd::register(fd) };
+    Ok(watched?)
 }
 
 /// A descriptor that whoever started this process gave it by its number. To be called once, before this

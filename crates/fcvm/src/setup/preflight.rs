@@ -11,7 +11,10 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::agent;
-use crate::storage::DataDir;
+use crate::{
+    hypervisor::{Virtualization, firecracker, virtualization},
+    storage::DataDir,
+};
 
 /// Free space that set-up needs: disks, downloads and mmdebstrap's work.
 const SPACE_NEEDED: u64 = 1536 << 20;
@@ -111,14 +114,14 @@ impl fmt::Display for Report {
 pub fn check(data: &DataDir, given_agent: Option<&Path>) -> Report {
     let packages = PackageManager::of_host();
     let root = rustix::process::geteuid().is_root();
-    let mut checks = vec![hypervisor(packages)];
+    let mut checks = hypervisors(packages, data).to_vec();
     checks.push(program(packages, &MMDEBSTRAP));
     checks.push(program(packages, &MKFS));
     if !root {
         checks.push(program(packages, &NEWUIDMAP));
         checks.push(sub_ids());
     }
-    checks.extend([agent(given_agent), space(data), kvm(), tun()]);
+    checks.extend([agent(given_agent), space(data), tun()]);
     Report { checks }
 }
 
@@ -223,15 +226,45 @@ fn program(packages: Option<PackageManager>, program: &Program) -> Check {
     }
 }
 
-/// QEMU; where Firecracker is there, it is one of two.
-fn hypervisor(packages: Option<PackageManager>) -> Check {
-    let check = program(packages, &QEMU);
-    match find_program("firecracker") {
-        Some(path) if check.status == Status::Missing => {
-            Check { status: Status::Note, found: format!("not found; {} is there", path.display()), ..check }
-        }
-        _ => check,
+/// Both engines, of which one is needed, and what Firecracker needs.
+fn hypervisors(packages: Option<PackageManager>, data: &DataDir) -> [Check; 3] {
+    let host = virtualization();
+    let mut qemu = program(packages, &QEMU);
+    let firecracker = firecracker(data, host);
+    if qemu.status == Status::Missing && firecracker.status == Status::Ok {
+        qemu.status = Status::Note;
     }
+    [firecracker, qemu, kvm(host)]
+}
+
+fn firecracker(data: &DataDir, host: Virtualization) -> Check {
+    let given = env::var_os("FCVM_FIRECRACKER").map(PathBuf::from);
+    let (status, found, fix) = match (firecracker::find(given.as_deref(), data), host.obstacle()) {
+        (Ok(found), None) => {
+            (Status::Ok, format!("{} ({})", found.program().display(), found.version()), None)
+        }
+        (Ok(found), Some(obstacle)) => {
+            let (path, version) = (found.program().display(), found.version());
+            (Status::Note, format!("{path} ({version}), but {obstacle}"), None)
+        }
+        (Err(error), obstacle) => {
+            // Of no use where it could not run.
+            let fix = obstacle.is_none().then(|| error.hint()).flatten();
+            (Status::Note, error.to_string(), fix)
+        }
+    };
+    Check { name: "Firecracker".into(), needed_for: "running VMs, by KVM", status, found, fix }
+}
+
+fn kvm(host: Virtualization) -> Check {
+    let (status, found, fix) = match host.obstacle() {
+        None => (Status::Ok, "/dev/kvm".into(), None),
+        Some(obstacle) => {
+            let found = format!("{obstacle}: QEMU's emulation will be used, ~10x slower");
+            (Status::Note, found, Some(host.advice().into()))
+        }
+    };
+    Check { name: "KVM".into(), needed_for: "VMs at full speed", status, found, fix }
 }
 
 fn agent(given: Option<&Path>) -> Check {
@@ -261,38 +294,6 @@ fn space(data: &DataDir) -> Check {
         found,
         fix: (status == Status::Missing).then(|| "name another directory with --data-dir".into()),
     }
-}
-
-fn kvm() -> Check {
-    let opened = File::options().read(true).write(true).open("/dev/kvm");
-    let emulation = "QEMU's emulation will be used, ~10x slower";
-    let (status, found, fix) = match opened {
-        // Without these flags below it, such a KVM runs only kernels made for it: a stock one hangs.
-        Ok(_) if !has_virtualization() => {
-            (Status::Note, format!("opens, but the CPU shows neither vmx nor svm: {emulation}"), None)
-        }
-        Ok(_) => (Status::Ok, "/dev/kvm".into(), None),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => (
-            Status::Note,
-            format!("/dev/kvm may not be opened: {emulation}"),
-            Some("add yourself to its group: usermod -aG kvm $USER".into()),
-        ),
-        Err(error) => (Status::Note, format!("/dev/kvm: {error}; {emulation}"), None),
-    };
-    Check { name: "KVM".into(), needed_for: "VMs at full speed", status, found, fix }
-}
-
-fn has_virtualization() -> bool {
-    cfg!(target_arch = "aarch64")
-        || std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| shows_virtualization(&info))
-}
-
-fn shows_virtualization(cpuinfo: &str) -> bool {
-    cpuinfo
-        .lines()
-        .filter(|line| line.starts_with("flags"))
-        .flat_map(str::split_whitespace)
-        .any(|flag| flag == "vmx" || flag == "svm")
 }
 
 fn tun() -> Check {
@@ -352,12 +353,6 @@ mod tests {
             PackageManager::install(Some(PackageManager::Dnf), &NEWUIDMAP),
             "dnf install shadow-utils"
         );
-    }
-
-    #[test]
-    fn flags_are_whole_words() {
-        assert!(shows_virtualization("flags\t\t: fpu vmx sse\n"));
-        assert!(!shows_virtualization("flags\t\t: fpu svm_lock\nvmx flags\t: vnmi\n"));
     }
 
     #[test]

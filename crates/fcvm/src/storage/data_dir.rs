@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! kernels/ rootfs/ initrd/   what `fcvm setup` makes, named by content
+//! firecracker/               the same, where it is asked for it
 //! images/ blobs/             images, their disks and layers, named by digest
 //! vms/ID/                    a VM's own files, gone with it; of an exited one its log
 //! state/                     a JSON file per VM, and locks
@@ -77,6 +78,12 @@ impl DataDir {
     #[must_use]
     pub fn initrd(&self) -> PathBuf {
         self.root.join("initrd")
+    }
+
+    /// Firecracker's programs, where `fcvm setup` downloaded them.
+    #[must_use]
+    pub fn firecracker(&self) -> PathBuf {
+        self.root.join("firecracker")
     }
 
     /// Images: a directory per manifest digest.

@@ -74,12 +74,14 @@ pub enum VmError {
         console: String,
     },
     /// The hypervisor ended by itself.
-    #[error("`{hypervisor}` died: {status}; its last messages:\n{messages}")]
+    #[error("`{hypervisor}` died: {status}{why}; its last messages:\n{messages}")]
     HypervisorDied {
         /// Its name.
         hypervisor: &'static str,
         /// How it ended.
         status: ExitStatus,
+        /// What that means, in brackets behind a space, where it is known.
+        why: String,
         /// Lines, cleaned.
         messages: String,
     },

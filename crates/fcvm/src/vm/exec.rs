@@ -182,16 +182,24 @@ pub async fn exec(
                         raw = RawMode::set().map_err(host("set up the terminal"))?;
                     }
                     let Some((our_stdout, our_stderr)) = ours.take() else { continue };
-                    let stdout = named(open_more(Port::ExecStdout).await?, request).await?;
-                    outputs.push(copy(stdout, our_stdout)?);
-                    if request.terminal.is_none() {
-                        let stderr = named(open_more(Port::ExecStderr).await?, request).await?;
-                        outputs.push(copy(stderr, our_stderr)?);
+                    let attach = async |port, wanted| match wanted {
+                        true => named(open_more(port).await?, request).await.map(Some),
+                        false => Ok(None),
+                    };
+                    // At once: each is a conversation with the owner.
+                    let (stdout, stderr, input) = tokio::try_join!(
+                        attach(Port::ExecStdout, true),
+                        attach(Port::ExecStderr, request.terminal.is_none()),
+                        attach(Port::ExecStdin, stdin.is_some()),
+                    )?;
+                    for (stream, ours) in [(stdout, our_stdout), (stderr, our_stderr)] {
+                        if let Some(stream) = stream {
+                            outputs.push(copy(stream, ours)?);
+                        }
                     }
-                    if let Some(ours) = stdin.take() {
-                        let stdin = named(open_more(Port::ExecStdin).await?, request).await?;
+                    if let (Some(input), Some(ours)) = (input, stdin.take()) {
                         let keys = detach_keys.take().filter(|_| raw.is_some());
-                        inputs.spawn(input::copy(stdin, ours, keys));
+                        inputs.spawn(input::copy(input, ours, keys));
                     }
                 }
                 Some(Ok(ExecEvent::Accepted)) => {}

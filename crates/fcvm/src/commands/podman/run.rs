@@ -13,7 +13,7 @@ use crate::{
     },
     commands::{self, environment},
     health::{HealthCheck, Probe},
-    hypervisor::{self, Access, Disk, HypervisorError, Selection},
+    hypervisor::{self, Access, Disk, HypervisorError, Selection, Wanted},
     image::{
         self, ImageError, Store, StoredImage,
         disk::{DiskBuilder, HostBuilder, WithFallback},
@@ -140,7 +140,12 @@ fn tell_why(directory: &Path, printer: &Printer) {
 /// The hypervisor, checked against what is asked of it; says once per boot of
 /// this host why the choice is not the best.
 fn choose(arguments: &Run, data: &DataDir, printer: &Printer) -> anyhow::Result<Selection> {
-    let selection = hypervisor::select(arguments.hypervisor)?;
+    let wanted = Wanted {
+        choice: arguments.hypervisor,
+        firecracker: arguments.firecracker.as_deref(),
+        own_kernel: arguments.sources.kernel.is_some(),
+    };
+    let selection = hypervisor::select(&wanted, data)?;
     let limit = selection.hypervisor.capabilities().max_cpus;
     if arguments.cpus > limit {
         let hypervisor = selection.hypervisor.name();

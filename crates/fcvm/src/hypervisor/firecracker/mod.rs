@@ -1,5 +1,140 @@
-//! Firecracker.
+//! Firecracker: the main engine, by KVM.
 //!
-//! [`api`] is what a Firecracker process is told and asked, over its Unix socket.
+//! ```text
+//!  find -> version -> start the process -> API socket is there -> configure -> InstanceStart
+//!                                                             -> the agent knocks -> vsock pipe
+//! ```
+//! [`launch`](Hypervisor::launch) starts the process; all that waits for it is in
+//! [`Machine::link`], beside which the caller hears signals and the process's end. Whatever fails
+//! half way, killing the process undoes all of it: its sockets lie in the machine's directory, which
+//! goes with the machine.
 
 pub mod api;
+mod configuration;
+mod kernel;
+mod process;
+mod ready;
+mod version;
+mod vsock;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+use tokio::{net::UnixStream, sync::watch};
+
+pub use version::{LEAST, Version};
+
+use self::{
+    api::{Action, Client},
+    configuration::Configuration,
+    vsock::Doorbell,
+};
+use super::{
+    Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, Virtualization,
+    check_socket, virtualization,
+};
+use crate::{setup::preflight::find_program, storage::DataDir};
+
+/// The program's name.
+pub const PROGRAM: &str = "firecracker";
+/// As many as Firecracker gives a machine (`MAX_SUPPORTED_VCPUS`).
+const MAX_CPUS: u8 = 32;
+
+/// The Firecracker backend.
+#[derive(Debug, Clone)]
+pub struct Firecracker {
+    program: PathBuf,
+    version: Version,
+    host: Virtualization,
+}
+
+/// Finds Firecracker: the program given, else that in `PATH`, else what `fcvm setup` downloaded.
+///
+/// # Errors
+/// Where there is none, or one that will not do.
+pub fn find(given: Option<&Path>, data: &DataDir) -> Result<Firecracker, HypervisorError> {
+    let program = match given {
+        Some(given) => std::fs::canonicalize(given)
+            .map_err(|source| HypervisorError::Start { program: given.to_owned(), source })?,
+        None => find_program(PROGRAM)
+            .or_else(|| Some(data.firecracker().join(PROGRAM)).filter(|program| program.exists()))
+            .ok_or(HypervisorError::NoFirecracker)?,
+    };
+    let version = version::of(&program, data)?;
+    if version < LEAST {
+        return Err(HypervisorError::OldVersion { program, found: version, least: LEAST });
+    }
+    Ok(Firecracker { program, version, host: virtualization() })
+}
+
+impl Firecracker {
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Which one it is.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+}
+
+impl Hypervisor for Firecracker {
+    fn name(&self) -> &'static str {
+        PROGRAM
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let accelerated = self.host == Virtualization::Kvm;
+        Capabilities { accelerated, max_cpus: MAX_CPUS, slowness: if accelerated { 1 } else { 10 } }
+    }
+
+    fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError> {
+        let directory = &machine.runtime_dir;
+        let (api, device) = (directory.join(process::API_SOCKET), directory.join(vsock::SOCKET));
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| HypervisorError::Socket { path, source }
+        };
+        // Sockets of a machine before: Firecracker removes neither, and refuses both.
+        for socket in [&api, &device] {
+            check_socket(socket)?;
+            vsock::forget(socket).map_err(failed(socket))?;
+        }
+        let configuration = Configuration::of(machine)?;
+        let doorbell = Doorbell::hang(&device).map_err(failed(&device))?;
+        crate::failpoint::reach("sockets-made");
+        let ready = ready::Socket::expect(&api).map_err(failed(&api))?;
+        let process::Process { child, console, messages } = process::start(&self.program, machine)?;
+        let link = Connecting::new(async move {
+            ready.appeared().await.map_err(failed(&api))?;
+            crate::failpoint::reach("api-ready");
+            let client = Client::connect(&api).await?;
+            configuration.apply(&client).await?;
+            crate::failpoint::reach("configured");
+            client.put_action(Action::InstanceStart).await?;
+            crate::failpoint::reach("instance-started");
+            connect(doorbell, device).await
+        });
+        let (_, stopped) = watch::channel(None);
+        Ok(Machine { process: child, link, console, messages, stopped })
+    }
+
+    fn death(&self, status: ExitStatus) -> Death {
+        process::death(status)
+    }
+}
+
+/// Waits for the agent and connects to it.
+async fn connect(doorbell: Doorbell, device: PathBuf) -> Result<UnixStream, HypervisorError> {
+    let connected = async {
+        doorbell.rung().await?;
+        tracing::debug!(target: "firecracker", "the agent knocks");
+        vsock::connect(&device).await
+    };
+    connected.await.map_err(|source| HypervisorError::Vsock { path: device.clone(), source })
+}

@@ -115,35 +115,22 @@ fn kernel_command_line(machine: &MachineConfig, kvm: bool, tsc_khz: Option<u64>)
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn machine() -> MachineConfig {
-        MachineConfig {
-            name: "a,b".into(),
-            kernel: "/k".into(),
-            initrd: "/i".into(),
-            kernel_arguments: Some("extra=1".into()),
-            link_key: LinkKey([0xab; 16]),
-            cpus: 2,
-            memory_mib: 512,
-            disks: vec![Disk { serial: "base".into(), path: "/with,comma".into(), access: Access::ReadOnly }],
-            runtime_dir: "/run".into(),
-        }
-    }
+    use crate::hypervisor::test_machine;
 
     #[test]
     fn commas_in_names_stay_within_their_values() {
-        let arguments = arguments(&machine(), false, Some(2_000_000)).join(" ");
+        let arguments = arguments(&test_machine(), false, Some(2_000_000)).join(" ");
         assert!(arguments.contains("-name a,,b,process="), "{arguments}");
         assert!(arguments.contains("file=/with,,comma,format=raw"), "{arguments}");
     }
 
     #[test]
     fn an_emulated_guest_is_told_its_counter_and_a_native_one_is_not() {
-        let emulated = kernel_command_line(&machine(), false, Some(2_000_000));
+        let emulated = kernel_command_line(&test_machine(), false, Some(2_000_000));
         assert!(emulated.contains("tsc_early_khz=2000000 tsc=reliable lpj=8000000"), "{emulated}");
         assert!(emulated.contains("cgroup.memory=nokmem"), "{emulated}");
         assert!(emulated.ends_with(" extra=1"), "{emulated}");
-        let native = kernel_command_line(&machine(), true, Some(2_000_000));
+        let native = kernel_command_line(&test_machine(), true, Some(2_000_000));
         assert!(!native.contains("tsc_early_khz") && !native.contains("nokmem"), "{native}");
     }
 }

@@ -14,7 +14,7 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use command_fds::{CommandFdExt as _, FdMapping};
@@ -25,11 +25,8 @@ use rustix::{
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
-use super::{Capabilities, Hypervisor, HypervisorError, Machine, MachineConfig};
+use super::{Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig};
 use crate::process::die_with_parent;
-
-/// Longest path in a Unix socket's address, NUL excluded.
-const MAX_SOCKET_PATH: usize = 107;
 
 /// Descriptors that QEMU finds open.
 mod fds {
@@ -96,15 +93,20 @@ impl Hypervisor for Qemu {
         let process = command.kill_on_drop(true).spawn().map_err(start)?;
         let (stop, stopped) = watch::channel(None);
         tokio::spawn(qmp::listen(nonblocking(qmp).map_err(start)?, stop).in_current_span());
-        Ok(Machine { process, link: nonblocking(link).map_err(start)?, console, messages, stopped })
+        let link = nonblocking(link).map_err(start)?;
+        let link = Connecting::new(async { Ok(link) });
+        Ok(Machine { process, link, console, messages, stopped })
+    }
+
+    fn death(&self, _: ExitStatus) -> Death {
+        // QMP has told more.
+        Death::Unknown
     }
 }
 
 /// A listening socket for QEMU and our connection to it.
 fn socket(path: &Path) -> Result<(UnixStream, OwnedFd), HypervisorError> {
-    if path.as_os_str().len() > MAX_SOCKET_PATH {
-        return Err(HypervisorError::SocketPath { path: path.to_owned() });
-    }
+    super::check_socket(path)?;
     let error = |source| HypervisorError::Socket { path: path.to_owned(), source };
     // That of a boot that failed: a hypervisor that was killed leaves it.
     match std::fs::remove_file(path) {

@@ -5,7 +5,11 @@ use std::{io, time::Duration};
 use tokio::time::timeout;
 
 use super::Attempt;
-use crate::{hypervisor::Stop, output::sanitize, vm::VmError};
+use crate::{
+    hypervisor::{Death, Stop},
+    output::sanitize,
+    vm::VmError,
+};
 
 /// A hypervisor whose link broke because it ends has ended by then.
 const DYING: Duration = Duration::from_secs(5);
@@ -32,14 +36,23 @@ impl Attempt<'_> {
         if let Some(reason) = self.console.panic() {
             return VmError::Panicked { reason, console, started: self.claim.state().started.is_some() };
         }
-        let stop = self.stopped.borrow().clone();
+        let mut why = "";
+        let stop = self.stopped.borrow().clone().or_else(|| match self.hypervisor.death(status) {
+            Death::Guest(stop) => Some(stop),
+            Death::Explained(explanation) => {
+                why = explanation;
+                None
+            }
+            Death::Unknown => None,
+        });
         let how = match stop {
             Some(Stop::PoweredOff) => "powered off".to_owned(),
             Some(Stop::Reset) => "reset".to_owned(),
             Some(Stop::Other(cause)) => format!("stopped ({})", sanitize(&cause)),
             None => {
                 let (hypervisor, messages) = (self.hypervisor.name(), self.messages.last_lines());
-                return VmError::HypervisorDied { hypervisor, status, messages };
+                let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+                return VmError::HypervisorDied { hypervisor, status, why, messages };
             }
         };
         VmError::Stopped { how, console }

@@ -32,10 +32,17 @@ impl Attempt<'_> {
         let pid = self.process.id();
         let id = SessionId(random::<KEY_LEN>()?);
         let plan = self.boot_plan()?;
-        let met = Guest::connect(link, key, id, plan);
+        let met = async {
+            let pipe = link.pipe().await?;
+            crate::failpoint::reach("link-connected");
+            Guest::connect(pipe, key, id, plan).await
+        };
         tokio::select! {
             met = met => match met {
                 Err(error @ VmError::Violation { .. }) => Err(self.settle(error).await),
+                Err(VmError::Hypervisor(error)) if error.may_be_its_end() => {
+                    Err(self.settle(error.into()).await)
+                }
                 met => met,
             },
             status = self.process.wait() => Err(self.died(status).await),

@@ -9,7 +9,6 @@ use std::pin::Pin;
 
 use fcvm_proto::{LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
 use tokio::{
-    net::UnixStream,
     process::Child,
     sync::{mpsc, watch},
     task::JoinSet,
@@ -32,7 +31,7 @@ use super::{
 use crate::{
     exit,
     health::Report,
-    hypervisor::{Hypervisor, Machine, Stop},
+    hypervisor::{Connecting, Hypervisor, Machine, Stop},
     output::{RawMode, sanitize},
     process::{Owner, Parent, SignalNumber},
     state::{Claim, HealthStatus, Status, VmState},
@@ -52,7 +51,7 @@ pub(super) struct Attempt<'a> {
     claim: &'a mut Claim,
     timings: &'a mut Timings,
     process: Child,
-    link: Option<UnixStream>,
+    link: Option<Connecting>,
     console: Tail,
     messages: Tail,
     stopped: watch::Receiver<Option<Stop>>,

@@ -32,7 +32,7 @@ impl Port {
     ///
     /// # Errors
     /// Where the machine has none of that name.
-    pub(crate) fn open() -> anyhow::Result<Self> {
+    pub(super) fn open() -> anyhow::Result<Self> {
         let path = find(Path::new(PORTS)).with_context(|| format!("no virtio-serial port `{PORT_NAME}`"))?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open(&path, flags, Mode::empty())

@@ -1,0 +1,144 @@
+//! Firecracker's process: how it is started, and what its end means.
+//!
+//! ```text
+//!  standard input   nothing
+//!  standard output  a pipe: the guest's serial console
+//!  standard error   a FIFO, which is its log too: its own messages
+//! ```
+//! Firecracker writes to all of these without waiting: what does not fit because nobody reads is lost,
+//! and the guest runs on.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+};
+
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, mknodat, open},
+    pipe::{PipeFlags, pipe_with},
+    process::Signal,
+};
+use tokio::process::Child;
+
+use crate::{
+    hypervisor::{Death, HypervisorError, MachineConfig, Stop},
+    process::die_with_parent,
+};
+
+/// The socket of its API, in the machine's directory of sockets.
+pub(super) const API_SOCKET: &str = "api.sock";
+/// Its log, in the same place.
+const MESSAGES: &str = "messages.fifo";
+/// What an id may be long.
+const MAX_ID: usize = 64;
+
+/// A process and the ends of what it writes to.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) child: Child,
+    pub(super) console: OwnedFd,
+    pub(super) messages: OwnedFd,
+}
+
+/// Starts it in the machine's directory of sockets, so that their paths are short for it.
+///
+/// # Errors
+/// Where it cannot be started, or its ends cannot be made.
+pub(super) fn start(program: &Path, machine: &MachineConfig) -> Result<Process, HypervisorError> {
+    let failed = |source: io::Error| HypervisorError::Start { program: program.to_owned(), source };
+    let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    let (messages, messages_end) = fifo(&machine.runtime_dir.join(MESSAGES)).map_err(failed)?;
+    let mut command = Command::new(program);
+    command
+        .args(["--api-sock", API_SOCKET, "--id", &id(&machine.name)])
+        .args(["--log-path", MESSAGES, "--level", "Error"])
+        .current_dir(&machine.runtime_dir)
+        // It needs nothing of ours, and the guest may get at what it has.
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(console_end)
+        .stderr(messages_end);
+    // A terminal's Ctrl-C is for us, not for it.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    die_with_parent(&mut command, Signal::KILL);
+    tracing::debug!(target: "firecracker", ?command, "starting");
+    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
+    Ok(Process { child, console, messages })
+}
+
+/// A FIFO and both of its ends: as long as one is open for writing, its reader sees no end.
+fn fifo(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+    super::vsock::forget(path)?;
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+    let read = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let write = open(path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    Ok((read, write))
+}
+
+/// An instance's id has letters, digits and hyphens.
+fn id(name: &str) -> String {
+    name.chars().take(MAX_ID).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+}
+
+/// What the end of the process tells. The codes are `FcExitCode` of Firecracker's `src/vmm/src/lib.rs`.
+pub(super) fn death(status: ExitStatus) -> Death {
+    let why = match status.code() {
+        // A guest that resets, and (by a race) one that KVM could not run on: it has no way to power off.
+        Some(0) => return Death::Guest(Stop::Reset),
+        Some(1) => "it met an error, or was given a configuration that it cannot run",
+        Some(2) => "it met an error that should not be",
+        Some(148) => "its seccomp filter stopped a forbidden system call",
+        Some(149) => "bus error: memory or a disk image was truncated, or the host has no memory left",
+        Some(150) => "it accessed memory that it does not have",
+        Some(151) => "a file grew beyond the limit of file sizes",
+        Some(152) => "it was given a bad configuration",
+        Some(153) => "it does not understand its arguments: another version?",
+        Some(154) => "it ran beyond its limit of CPU time",
+        Some(155) => "nobody reads what it writes",
+        Some(156) => "it was hung up",
+        Some(157) => "its program has an instruction that this CPU does not know",
+        _ => return Death::Unknown,
+    };
+    Death::Explained(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::{Read as _, Write as _},
+        os::unix::process::ExitStatusExt as _,
+    };
+
+    use super::*;
+
+    #[test]
+    fn ids_are_what_firecracker_takes() {
+        assert_eq!(id("web_1.x-Y"), "web-1-x-Y");
+        assert_eq!(id(&"a".repeat(100)).len(), MAX_ID);
+    }
+
+    #[test]
+    fn ends_are_explained() {
+        let exited = |code: i32| death(ExitStatus::from_raw(code << 8));
+        assert_eq!(exited(0), Death::Guest(Stop::Reset));
+        assert!(matches!(exited(148), Death::Explained(why) if why.contains("seccomp")));
+        assert!(matches!(exited(149), Death::Explained(why) if why.contains("bus error")));
+        assert_eq!(exited(77), Death::Unknown);
+        assert_eq!(death(ExitStatus::from_raw(9)), Death::Unknown);
+    }
+
+    #[test]
+    fn a_fifo_takes_the_place_of_a_stale_one_and_ends_with_its_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fifo");
+        drop(fifo(&path).unwrap());
+        let (read, write) = fifo(&path).unwrap();
+        let mut said = String::new();
+        File::from(write).write_all(b"hello").unwrap();
+        File::from(read).read_to_string(&mut said).unwrap();
+        assert_eq!(said, "hello");
+    }
+}
