@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use fcvm::{
-    hypervisor::{Access, Choice, Disk, MachineConfig, select},
+    hypervisor::{Access, Choice, Disk, MachineConfig, Wanted, select},
     setup::{Assets, Overrides},
     storage::{DataDir, cow},
 };
@@ -65,11 +65,12 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let hypervisor = select(Choice::Qemu).unwrap().hypervisor;
+        let hypervisor =
+            select(&Wanted { choice: Choice::Qemu, ..Wanted::default() }, &data).unwrap().hypervisor;
         let mut machine = hypervisor.launch(&config).unwrap();
         let console = std::fs::File::from(machine.console);
         std::thread::spawn(move || std::io::copy(&mut &console, &mut std::io::sink()));
-        let (first, alive) = greet(machine.link, SessionId([0; 16])).await;
+        let (first, alive) = greet(machine.link.pipe().await.unwrap(), SessionId([0; 16])).await;
         assert_eq!(first.protocol, PROTOCOL);
         let mut last = Some(alive);
         for round in 1..=20 {

@@ -28,7 +28,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use fcvm::{
     hash::Digest,
-    hypervisor::{Choice, select},
+    hypervisor::{Wanted, select},
     image::{
         disk::{self, DiskBuilder as _},
         transport,
@@ -65,8 +65,8 @@ fn builder_vm() -> anyhow::Result<()> {
     let started = Instant::now();
     disk::HostBuilder.build(&target, &source)?;
     let ours = print("fcvm", "s", vec![started.elapsed().as_secs_f64()]);
-    let selection = select(Choice::Auto)?;
     let data = DataDir::open(std::env::var_os("FCVM_DATA_DIR").map(Into::into))?;
+    let selection = select(&Wanted::default(), &data)?;
     // Where the build puts it beside the program that is measured.
     let agent = Path::new(FCVM).parent().and_then(Path::parent).context("the program is nowhere")?;
     let agent = Some(agent.join("libexec/fcvm/fc-agent"));

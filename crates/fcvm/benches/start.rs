@@ -27,7 +27,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use fcvm::{
-    hypervisor::{Choice, Wanted, select},
+    hypervisor::{Wanted, select},
     storage::DataDir,
 };
 use report::{heading, print};
@@ -38,8 +38,7 @@ const IMAGE: &str = "localhost/fcvm-bench";
 fn main() -> anyhow::Result<()> {
     let runs = if std::env::args().any(|argument| argument == "--quick") { 5 } else { 20 };
     let data = DataDir::open(std::env::var_os("FCVM_DATA_DIR").map(Into::into))?;
-    let wanted = Wanted { choice: Choice::Auto, firecracker: None, own_kernel: false };
-    let selection = select(&wanted, &data)?;
+    let selection = select(&Wanted::default(), &data)?;
     let cpu = if selection.hypervisor.capabilities().accelerated { "hardware CPU" } else { "emulated CPU" };
     let cores = thread::available_parallelism()?;
     println!("{} with {cpu}; {cores} host CPUs; {runs} runs", selection.hypervisor.name());

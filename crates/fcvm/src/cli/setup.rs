@@ -16,6 +16,9 @@ pub struct Args {
     /// Remove what the plan does not need
     #[arg(long, conflicts_with = "force")]
     pub prune: bool,
+    /// Download Firecracker even where KVM cannot run it
+    #[arg(long, conflicts_with_all = ["check", "generate_config", "prune"])]
+    pub with_firecracker: bool,
     /// Make everything again; with --generate-config, overwrite the file
     #[arg(long)]
     pub force: bool,

@@ -14,7 +14,7 @@ use crate::{
     cli::setup::{Args, Sources},
     output::Printer,
     setup::{
-        self, Assets, Overrides, Rebuild, SetupError,
+        self, Assets, Fetch, Overrides, Rebuild, SetupError,
         plan::{DEFAULT_PLAN, plan_files},
         preflight,
     },
@@ -47,7 +47,9 @@ pub fn run(args: Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exit
     } else {
         let rebuild = if args.force { Rebuild::Everything } else { Rebuild::Missing };
         let assets = setup::ensure(data, &overrides, rebuild, printer)?;
-        summary(&assets, json, printer)?;
+        let fetch = if args.with_firecracker { Fetch::Always } else { Fetch::WhereUseful };
+        let firecracker = setup::ensure_firecracker(&overrides.plan(data)?, fetch, data, printer)?;
+        summary(&assets, firecracker.as_deref(), json, printer)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -85,12 +87,13 @@ struct File<'a> {
     allocated: u64,
 }
 
-fn summary(assets: &Assets, json: bool, printer: &Printer) -> anyhow::Result<()> {
+fn summary(assets: &Assets, firecracker: Option<&Path>, json: bool, printer: &Printer) -> anyhow::Result<()> {
     let file = |(what, path)| -> io::Result<File<'_>> {
         let metadata = fs_err::metadata(path)?;
         Ok(File { what, path, size: metadata.len(), allocated: metadata.blocks() * 512 })
     };
-    let files = assets.files().map(file).into_iter().collect::<io::Result<Vec<_>>>()?;
+    let firecracker = firecracker.map(|path| ("Firecracker", path));
+    let files = assets.files().into_iter().chain(firecracker).map(file).collect::<io::Result<Vec<_>>>()?;
     if json {
         printer.data(serde_json::to_string_pretty(&files)?)?;
         return Ok(());

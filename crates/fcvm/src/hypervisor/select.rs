@@ -18,7 +18,7 @@ pub enum Choice {
 }
 
 /// What a choice depends on, besides the host.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'a> {
     /// What the user asked for.
     pub choice: Choice,

@@ -138,6 +138,12 @@ pub enum SetupError {
         #[source]
         source: HttpError,
     },
+    /// The plan names no Firecracker for this architecture.
+    #[error("the plan has no `firecracker.{arch}`")]
+    NoRelease {
+        /// The architecture.
+        arch: &'static str,
+    },
     /// A download is not what the plan says.
     #[error("`{url}` is {found}, not {expected} as the plan says")]
     WrongDigest {
@@ -148,8 +154,8 @@ pub enum SetupError {
         /// What should have.
         expected: Digest,
     },
-    /// A file is larger than a kernel can be.
-    #[error("`{name}` is too large for a kernel")]
+    /// A file is larger than what it is to be.
+    #[error("`{name}` is too large for what it is to be")]
     TooLarge {
         /// File or URL.
         name: String,

@@ -8,13 +8,12 @@ use std::{
     fs::File,
     io::{self, Read, Write as _},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    SetupError,
+    SetupError, download,
     jail::Workshop,
     manifest::Manifest,
     mmdebstrap::{PROGRAM, Request},
@@ -24,8 +23,7 @@ use super::{
 };
 use crate::{
     hash::Digest,
-    http,
-    output::{Progress, Unit},
+    output::Progress,
     storage::{DataDir, TEMPORARY_PREFIX},
 };
 
@@ -34,9 +32,6 @@ pub(super) const FORMAT: u32 = 1;
 
 /// All modules of a package together are at most this large, compressed.
 const PACKAGE_LIMIT: u64 = 1 << 30;
-
-/// Longest time for a server to answer, and between two pieces of what it sends.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// A kernel in the data directory.
 #[derive(Debug, Clone)]
@@ -112,7 +107,9 @@ pub(super) fn make(
 ) -> Result<(), SetupError> {
     let found = match plan.kernel_source()? {
         KernelSource::Package(name) => from_package(plan, &name, workshop, progress)?,
-        KernelSource::Url { url, sha256 } => bare(&download(&url, sha256, progress)?, &url)?,
+        KernelSource::Url { url, sha256 } => {
+            bare(&download::fetch(&url, sha256, KERNEL_LIMIT, progress)?, &url)?
+        }
         KernelSource::Path(path) => return make_from_file(&path, key, data),
     };
     progress.step("storing");
@@ -207,35 +204,6 @@ fn read_package(archive: &mut impl Read) -> io::Result<Package> {
         }
     }
     Ok(package)
-}
-
-fn download(url: &str, expected: Digest, progress: &Progress) -> Result<Vec<u8>, SetupError> {
-    let failed = |error: reqwest::Error| SetupError::Download { url: url.to_owned(), source: error.into() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|source| SetupError::io("start the runtime for", Path::new(url), source))?;
-    let client = http::client().connect_timeout(SILENCE).read_timeout(SILENCE).build().map_err(failed)?;
-    let bytes = runtime.block_on(async {
-        let mut response =
-            client.get(url).send().await.map_err(failed)?.error_for_status().map_err(failed)?;
-        if let Some(length) = response.content_length() {
-            progress.set_unit(Unit::Bytes(length));
-        }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            bytes.extend_from_slice(&chunk);
-            progress.add(chunk.len() as u64);
-            if bytes.len() > KERNEL_LIMIT {
-                return Err(SetupError::TooLarge { name: url.to_owned() });
-            }
-        }
-        Ok(bytes)
-    })?;
-    let found = Digest::of(&bytes);
-    if found != expected {
-        return Err(SetupError::WrongDigest { url: url.to_owned(), found, expected });
-    }
-    Ok(bytes)
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, SetupError> {
@@ -364,33 +332,5 @@ mod tests {
         assert_eq!(fs_err::read_dir(data.kernels()).unwrap().count(), 1, "nothing temporary is left");
         std::fs::write(kernel.image(), "damaged").unwrap();
         assert!(matches!(Kernel::locate(&data, "key"), Err(SetupError::Corrupt { .. })));
-    }
-
-    #[test]
-    fn a_download_is_what_the_plan_says_or_an_error() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/vmlinux", listener.local_addr().unwrap());
-        let server = std::thread::spawn(move || {
-            for status in ["200 OK", "200 OK", "404 Not Found"] {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte).unwrap();
-                    request.extend(byte);
-                }
-                let head = format!("HTTP/1.1 {status}\r\nContent-Length: 6\r\nConnection: close\r\n\r\n");
-                stream.write_all(head.as_bytes()).unwrap();
-                stream.write_all(b"kernel").unwrap();
-            }
-        });
-        let progress = crate::output::Printer::from_env().progress("kernel");
-        let expected = Digest::of(b"kernel");
-        assert_eq!(download(&url, expected, &progress).unwrap(), b"kernel");
-        let error = download(&url, Digest::of(b"other"), &progress).unwrap_err();
-        assert!(matches!(error, SetupError::WrongDigest { found, .. } if found == expected), "{error}");
-        let error = download(&url, expected, &progress).unwrap_err();
-        assert!(matches!(error, SetupError::Download { .. }), "{error}");
-        server.join().unwrap();
     }
 }

@@ -42,6 +42,9 @@ pub struct Plan {
     /// Scratch disks.
     #[serde(default)]
     pub scratch: ScratchPlan,
+    /// Firecracker's release, by architecture.
+    #[serde(default)]
+    pub firecracker: BTreeMap<String, ReleasePlan>,
 }
 
 /// Where packages come from.
@@ -113,6 +116,48 @@ pub enum KernelSource {
     },
     /// A file on this machine.
     Path(PathBuf),
+}
+
+/// A release of Firecracker, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleasePlan {
+    /// Where to download the archive.
+    pub url: String,
+    /// Its digest, in hex.
+    pub sha256: String,
+}
+
+/// A release of Firecracker, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Where to download the archive.
+    pub url: String,
+    /// Its digest.
+    pub sha256: Digest,
+}
+
+impl ReleasePlan {
+    /// Where the archive is and what it must be.
+    ///
+    /// # Errors
+    /// Where the values are wrong.
+    pub fn release(&self) -> Result<Release, InvalidPlan> {
+        let sha256 = download_of(["firecracker.url", "firecracker.sha256"], &self.url, &self.sha256)?;
+        Ok(Release { url: self.url.clone(), sha256 })
+    }
+}
+
+/// The digest of a download whose URL is one; `keys` are those of URL and digest.
+fn download_of(keys: [&'static str; 2], url: &str, sha256: &str) -> Result<Digest, InvalidPlan> {
+    let [in_url, in_sha256] = keys;
+    if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+        let problem = format!("is `{url}`, not an http or https URL");
+        return Err(InvalidPlan { key: in_url, problem });
+    }
+    format!("sha256:{sha256}")
+        .parse()
+        .map_err(|_| InvalidPlan { key: in_sha256, problem: format!("is `{sha256}`, not 64 hex digits") })
 }
 
 /// Modules in the initrd. Names may be written with `-` or `_`.
@@ -224,6 +269,9 @@ impl Plan {
             return invalid("base.exclude", format!("has `{bad}`, not an absolute path pattern"));
         }
         self.kernel.source(env::consts::ARCH)?;
+        for release in self.firecracker.values() {
+            release.release()?;
+        }
         let modules = &self.modules;
         if let Some(stray) = modules
             .optional
@@ -309,13 +357,8 @@ impl KernelPlan {
                 None => invalid("kernel.package", format!("has no package for `{arch}`")),
             },
             (None, Some(url), None, Some(sha256)) => {
-                if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
-                    return invalid("kernel.url", format!("is `{url}`, not an http or https URL"));
-                }
-                match format!("sha256:{sha256}").parse() {
-                    Ok(sha256) => Ok(KernelSource::Url { url: url.clone(), sha256 }),
-                    Err(_) => invalid("kernel.sha256", format!("is `{sha256}`, not 64 hex digits")),
-                }
+                let sha256 = download_of(["kernel.url", "kernel.sha256"], url, sha256)?;
+                Ok(KernelSource::Url { url: url.clone(), sha256 })
             }
             (None, Some(_), None, None) => invalid("kernel.sha256", "is missing beside `kernel.url`".into()),
             (None, None, Some(path), None) if path.is_absolute() => Ok(KernelSource::Path(path.clone())),

@@ -1,8 +1,9 @@
 //! Files that are there whole or not at all, and locks between processes.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{File, Permissions, TryLockError},
     io::{self, Write},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -55,6 +56,14 @@ impl AtomicFile {
         crate::failpoint::reach("file-unnamed");
         file.temporary.persist(&file.target).map_err(|error| error.error)?;
         Ok(())
+    }
+
+    /// Lets everybody read and execute it.
+    ///
+    /// # Errors
+    /// Where its mode cannot be changed.
+    pub fn make_executable(&self) -> io::Result<()> {
+        self.file().set_permissions(Permissions::from_mode(0o755))
     }
 
     /// Makes the content durable and gives it its name, replacing what was there.
