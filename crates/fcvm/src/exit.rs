@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use crate::{
     copy::CopyError,
-    hypervisor::HypervisorError,
+    hypervisor::{HypervisorError, firecracker::api::ApiError},
     image::{
         ImageError, NameError, credentials::CredentialsError, registries::RegistriesError,
         registry::RegistryError,
@@ -45,6 +45,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         // One line per error type of ours that gives advice.
         of(cause, DataDirError::hint)
             .or_else(|| of(cause, HypervisorError::hint))
+            .or_else(|| of(cause, ApiError::hint))
             .or_else(|| of(cause, ExecError::hint))
             .or_else(|| of(cause, CopyError::hint))
             .or_else(|| of(cause, ImageError::hint))

@@ -5,6 +5,7 @@
 //! hands out its parts. What happens in the machine is [`vm`](crate::vm)'s.
 
 mod error;
+pub mod firecracker;
 mod host;
 mod qemu;
 mod select;
