@@ -71,6 +71,13 @@ impl Collector {
         self.wait(deadline, |collected| collected.bytes.windows(needle.len()).any(|window| window == needle))
     }
 
+    /// Waits for so many whole lines.
+    pub(crate) fn wait_for_lines(&self, count: usize, deadline: Instant) -> bool {
+        self.wait(deadline, |collected| {
+            collected.bytes.iter().filter(|byte| **byte == b'\n').count() >= count
+        })
+    }
+
     pub(crate) fn wait_for_end(&self, deadline: Instant) -> bool {
         self.wait(deadline, |collected| collected.ended)
     }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
+    path::Path,
     process::{Child, ChildStdin, Command, ExitStatus},
     time::{Duration, Instant},
 };
@@ -50,7 +51,8 @@ impl Running {
     pub(crate) fn spawn(mut command: Command) -> Self {
         let begun = Instant::now();
         let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
-        let description = format!("fcvm {}", arguments.collect::<Vec<_>>().join(" "));
+        let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
+        let description = format!("{program} {}", arguments.collect::<Vec<_>>().join(" "));
         let mut child = command.spawn().unwrap_or_else(|error| panic!("`{description}`: {error}"));
         let stdout = child.stdout.take().map_or_else(Collector::ended, Collector::read);
         let stderr = child.stderr.take().map_or_else(Collector::ended, Collector::read);
@@ -76,6 +78,21 @@ impl Running {
     /// Waits until it has written `text` to standard output.
     pub fn wait_for_stdout(&self, text: &str) {
         self.wait_for(&self.stdout, text, "standard output");
+    }
+
+    /// Waits for a line of standard output, the first is 0; the line without its end.
+    #[must_use]
+    pub fn wait_for_stdout_line(&self, index: usize) -> String {
+        if !self.stdout.wait_for_lines(index + 1, self.deadline()) {
+            self.fail(&format!("line {index} never came on its standard output"));
+        }
+        self.stdout_so_far().lines().nth(index).unwrap_or_default().to_owned()
+    }
+
+    /// What it has written to standard output.
+    #[must_use]
+    pub fn stdout_so_far(&self) -> String {
+        self.stdout.text()
     }
 
     /// Waits until it has written `text` to standard error.

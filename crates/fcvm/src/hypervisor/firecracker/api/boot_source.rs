@@ -9,7 +9,7 @@ use super::{ApiError, Client};
 /// What a machine boots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootSource {
-    /// The kernel: on x86-64 an ELF file, not compressed. Of a restored machine it is empty.
+    /// The kernel: on x86-64 an ELF file, not compressed. Empty where none was set.
     pub kernel_image_path: PathBuf,
     /// The initial RAM file system.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,10 +4,9 @@
 //! what is optional and not set is not sent; what it answers may have fields that are unknown here.
 //! A module is a noun of the API: its structs are the bodies, its methods of [`Client`] the calls.
 //!
-//! Firecracker serves one request at a time, and before the machine's start none but these change
-//! anything: configuration of devices, then `InstanceStart` or a snapshot's load. After the start it
-//! takes updates (`PATCH`), actions and snapshots. What it refuses is an [`ApiError::Fault`] with its
-//! own words. A load that fails is the end of its process, too.
+//! Firecracker serves one request at a time. Before the machine's start it takes configuration, then
+//! `InstanceStart` or a snapshot's load; after it updates (`PATCH`), actions and snapshots. What it
+//! refuses is an [`ApiError::Fault`] in its own words. A load that fails ends the process, too.
 //!
 //! Not here: what is deprecated (static CPU templates, `vsock_id`, `mem_file_path` of a load), pmem,
 //! hot-plugged memory and devices, hinting by the balloon, vhost-user drives.

@@ -1,14 +1,13 @@
 //! `/vm/config`: all of a machine at once.
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
-    ApiError, Balloon, BootSource, Client, Drive, Entropy, Logger, MachineConfig, Metrics, MmdsConfig,
-    NetworkInterface, Vsock,
+    ApiError, Balloon, BootSource, Client, Drive, Entropy, MachineConfig, MmdsConfig, NetworkInterface, Vsock,
 };
 
-/// All of a machine's configuration. Of a restored one, what it booted from is empty.
+/// All of a machine's configuration. There are places in it for log, counters and CPU template, which
+/// Firecracker leaves empty.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct VmConfig {
@@ -17,16 +16,10 @@ pub struct VmConfig {
     /// Drives, in the order that the guest sees.
     #[serde(default)]
     pub drives: Vec<Drive>,
-    /// What it booted.
+    /// What it booted; of a restored machine, what the one of the snapshot booted.
     pub boot_source: BootSource,
-    /// Its CPU template.
-    pub cpu_config: Option<Value>,
-    /// The log. Firecracker shows none.
-    pub logger: Option<Logger>,
     /// Processors and memory.
     pub machine_config: Option<MachineConfig>,
-    /// The counters. Firecracker shows none.
-    pub metrics: Option<Metrics>,
     /// How the guest reaches its metadata.
     pub mmds_config: Option<MmdsConfig>,
     /// Network interfaces.
@@ -83,10 +76,7 @@ mod tests {
                 balloon: None,
                 drives: Vec::new(),
                 boot_source: BootSource::new("/k"),
-                cpu_config: None,
-                logger: None,
                 machine_config: Some(MachineConfig::new(1, 128)),
-                metrics: None,
                 mmds_config: None,
                 network_interfaces: vec![NetworkInterface::new("eth0".parse().unwrap(), "tap0")],
                 vsock: Some(Vsock { guest_cid: 3, uds_path: "/v".into() }),

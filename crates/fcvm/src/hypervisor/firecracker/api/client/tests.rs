@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::hypervisor::firecracker::api::{
-    Action, InstanceInfo, Version,
+    Action, InstanceInfo, MemoryBackend, SnapshotLoad, Version,
     testing::{NO_CONTENT, Socket, answer, asked, nobody, ok, read_request},
 };
 
@@ -137,6 +137,16 @@ async fn silence_is_a_time_out_and_the_end_of_the_connection() {
     drop(stream.write_all(&ok(json!({ "firecracker_version": "late" }))).await);
     let error = client.get_version().await.unwrap_err();
     assert!(matches!(&error, ApiError::Gone { path, .. } if path == "/version"), "{error:?}");
+}
+
+#[tokio::test]
+async fn snapshots_have_a_limit_of_their_own() {
+    let socket = Socket::new();
+    let snapshot = Duration::from_millis(50);
+    let client = Client::connect_with(&socket.path, Limits { snapshot, ..Limits::default() }).await.unwrap();
+    let load = SnapshotLoad::new("/s", MemoryBackend::file("/m"));
+    let error = client.put_snapshot_load(&load).await.unwrap_err();
+    assert!(matches!(error, ApiError::TimedOut { limit, .. } if limit == snapshot), "{error:?}");
 }
 
 #[tokio::test]
