@@ -11,7 +11,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 # Tests by (part of a) name, and their output as it comes: make test FILTER=image STREAM=1
 export FILTER STREAM
 
-.PHONY: help demo deps build setup-fcvm test test-unit test-fast test-all test-root soak \
+.PHONY: help demo deps build setup-fcvm test test-unit test-fast test-all test-root test-firecracker soak \
 	lint fmt fmt-check clippy bench bench-quick docs man clean
 
 help: ## List the targets
@@ -46,6 +46,9 @@ test-all: ## The same, and those that take minutes (slow_*)
 
 test-root: ## The same, and those that need root (root_*)
 	@scripts/test.sh root
+
+test-firecracker: ## Run tests of VMs on a real Firecracker: FCVM_FIRECRACKER, or in PATH
+	@scripts/test.sh firecracker
 
 soak: ## Start, use and stop VMs in the background 200 times, with sudden deaths: ROUNDS=, FCVM_SOAK_SEED=
 	@FCVM_SOAK_ROUNDS=$${FCVM_SOAK_ROUNDS:-$(or $(ROUNDS),200)} FILTER=soak_of_lives STREAM=1 scripts/test.sh here

@@ -3,6 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for bench in start exec images; do
+for bench in start exec firecracker images; do
     cargo bench --quiet --locked -p fcvm --bench "$bench" -- "$@"
 done

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs a tier of the tests: unit, fast, all, root, or here (all that can run here).
+# Runs a tier of the tests: unit, fast, all, root, or here (all that can run here); or the group
+# firecracker: tests of VMs, the same as in the tiers, on a real Firecracker.
 #
 # A test's tier is in its name: slow_* takes minutes, root_* needs root, vm_*
 # (also slow_vm_*, root_vm_*) boots VMs, any other needs neither. A test that
@@ -20,9 +21,35 @@ case $tier in
     unit) left_out=(slow root vm) ;;
     fast) left_out=(slow root) ;;
     all) left_out=(root) ;;
-    root) left_out=() ;;
-    *) echo "error: no tier \`$tier\`: unit, fast, all, root or here" >&2; exit 2 ;;
+    root | firecracker) left_out=() ;;
+    *) echo "error: no tier \`$tier\`: unit, fast, all, root, here or firecracker" >&2; exit 2 ;;
 esac
+
+# What a VM on Firecracker is to show. The others test what is the same whatever runs the VM, or QEMU.
+firecracker_group=(
+    vm_streams_are_apart_and_the_status_is_the_containers
+    vm_input_is_forwarded_with_its_end
+    vm_a_detached_container_leaves_its_status_and_log
+    vm_stop_asks_and_then_kills
+    vm_kill_sends_any_signal_also_to_the_foreground
+    vm_a_command_runs_as_podman_would_run_it
+    vm_the_machine_itself_is_reached
+    vm_a_signal_during_the_boot_ends_it
+    vm_what_a_killed_fcvm_left_is_removed_by_the_next_command
+    vm_a_host_that_reconnects_finds_the_guest_again
+    vm_guest_panic
+)
+firecracker=${FCVM_FIRECRACKER:-$(command -v firecracker || true)}
+if [[ $tier == firecracker ]]; then
+    if [[ -z $firecracker ]]; then
+        echo "skipped: the group firecracker: no Firecracker: set FCVM_FIRECRACKER or PATH"
+        echo
+        echo "0 passed, 0 failed, ${#firecracker_group[@]} skipped"
+        exit 0
+    fi
+    export FCVM_TEST_HYPERVISOR=firecracker FCVM_FIRECRACKER=$firecracker
+    "$firecracker" --version | sed -n '1p'
+fi
 
 scripts/deps.sh test
 if [[ $tier != unit ]]; then
@@ -61,6 +88,10 @@ if cargo nextest --version > /dev/null 2>&1; then
     if [[ ${#left_out[@]} != 0 ]]; then
         run+=(-E "not test(/$(pattern "${left_out[@]}")/)")
     fi
+    if [[ $tier == firecracker ]]; then
+        named=$(printf ' | test(=%s)' "${firecracker_group[@]}")
+        run+=(--profile firecracker -E "binary(firecracker_api)$named")
+    fi
     if [[ -n ${STREAM:-} ]]; then run+=(--no-capture); fi
     if [[ -n ${FILTER:-} ]]; then run+=("$FILTER"); fi
     "${run[@]}" 2>&1 | tee "$work/log" || status=${PIPESTATUS[0]}
@@ -77,6 +108,10 @@ else
     "${test[@]}" -- --list --format terse 2> /dev/null | sed -n 's/: test$//p' > "$work/names"
     if [[ -n ${FILTER:-} ]]; then
         grep -F -- "$FILTER" "$work/names" > "$work/filtered" || true
+        mv "$work/filtered" "$work/names"
+    fi
+    if [[ $tier == firecracker ]]; then
+        printf '%s\n' "${firecracker_group[@]}" | grep -Fx -f - "$work/names" > "$work/filtered" || true
         mv "$work/filtered" "$work/names"
     fi
     selected=()
@@ -114,6 +149,15 @@ for prefix in "${left_out[@]}"; do
         echo "left out: $count tests ${prefix}_*, which $why"
     fi
 done
+if [[ $1 == here && -z ${FILTER:-} ]]; then
+    if [[ -n $firecracker ]]; then
+        echo
+        echo "== the group firecracker"
+        scripts/test.sh firecracker || status=$?
+    else
+        echo "left out: the group firecracker: no Firecracker in FCVM_FIRECRACKER or PATH: make test-firecracker"
+    fi
+fi
 echo
 echo "$((passed > skipped ? passed - skipped : 0)) passed, $failed failed, $skipped skipped"
 exit "$status"

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+use std::path::PathBuf;
+
 use fcvm::{
     hypervisor::{Access, Choice, Disk, MachineConfig, Wanted, select},
     setup::{Assets, Overrides},
@@ -39,12 +41,13 @@ impl<T> Drop for Aborted<T> {
 
 /// A host that goes away and comes back, in the middle of whatever it was saying, finds the same
 /// guest in a session of its own: on the virtio-serial port of a real kernel, whose device keeps
-/// stale bytes and reports "readable" for ever while no host is there.
+/// stale bytes and reports "readable" for ever while no host is there, and over vsock.
 #[test]
 fn vm_a_host_that_reconnects_finds_the_guest_again() {
     let Some(env) = TestEnv::set_up(env!("CARGO_BIN_EXE_fcvm")) else { return };
     let data = DataDir::open(Some(env.data().to_owned())).unwrap();
-    let overrides = Overrides { agent: agent(env.program()), ..Overrides::default() };
+    let kernel = env.variable("FCVM_KERNEL").map(PathBuf::from);
+    let overrides = Overrides { agent: agent(env.program()), kernel, ..Overrides::default() };
     let assets = Assets::locate(&data, &overrides).unwrap();
     let scratch = env.root().join("scratch.raw");
     cow::copy(&assets.scratch_template, &scratch).unwrap();
@@ -53,9 +56,9 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
         name: "reconnect".into(),
         kernel: assets.kernel,
         initrd: assets.initrd,
-        kernel_arguments: None,
+        kernel_arguments: env.kernel_parameters().map(str::to_owned),
         link_key: KEY,
-        cpus: 2,
+        cpus: 1,
         memory_mib: 256,
         disks: vec![
             Disk { serial: "base".into(), path: assets.base, access: Access::ReadOnly },
@@ -76,7 +79,7 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
         for round in 1..=20 {
             // Not before the old connection is gone: the device has room for one.
             drop(last.take());
-            let pipe = UnixStream::connect(env.sockets().join("link.sock")).await.unwrap();
+            let pipe = hypervisor.reconnect(env.sockets()).pipe().await.unwrap();
             let id = SessionId([round; 16]);
             let (hello, alive) = greet(pipe, id).await;
             assert_eq!(hello.session, id.0);

@@ -25,7 +25,7 @@ impl Fcvm {
             .env("HOME", env.root())
             .env("FCVM_DATA_DIR", env.data())
             .env("FCVM_RUNTIME_DIR", env.runtime())
-            .env("FCVM_HYPERVISOR", "qemu")
+            .envs(env.variables().iter().cloned())
             .current_dir(env.root())
             .process_group(0)
             .stdin(Stdio::null());

@@ -1,7 +1,7 @@
 //! What a test owns.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
@@ -10,7 +10,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Fcvm, Layer, Output, Running, assets, busybox, leaks, skip};
+use crate::{
+    Fcvm, Layer, Output, Running, assets, busybox,
+    engine::{Engine, engine, firecracker},
+    leaks, skip,
+};
 
 /// A data directory, a directory for sockets and every process that uses them.
 ///
@@ -23,6 +27,8 @@ pub struct TestEnv {
     data: PathBuf,
     /// Apart from the rest: paths of sockets must be short.
     sockets: TempDir,
+    /// What its VMs run on, or why they cannot.
+    engine: Result<&'static Engine, &'static str>,
 }
 
 /// Where the programs under test were built: the parent of the program's directory.
@@ -40,7 +46,8 @@ impl TestEnv {
         let root = directory(&parent);
         let data = root.path().join("data");
         fs::create_dir(&data).unwrap();
-        Self { fcvm: fcvm.into(), data, root, sockets: directory("/tmp".as_ref()) }
+        let engine = engine(&target_directory(fcvm.as_ref()));
+        Self { fcvm: fcvm.into(), data, root, sockets: directory("/tmp".as_ref()), engine }
     }
 
     /// A data directory that is set up and has the image `hello`, which is
@@ -55,8 +62,25 @@ impl TestEnv {
     /// A data directory that is set up and has no images.
     #[must_use]
     pub fn set_up(fcvm: &str) -> Option<Self> {
-        let env = Self::new(fcvm);
-        let ready = busybox::find().and_then(|_| assets::link(&env.fcvm, &env.data).map_err(str::to_owned));
+        Self::new(fcvm).ready()
+    }
+
+    /// The same as [`for_vms`](Self::for_vms), with Firecracker whatever the other tests run on.
+    #[must_use]
+    pub fn for_firecracker(fcvm: &str) -> Option<Self> {
+        let engine = firecracker(&target_directory(fcvm.as_ref()));
+        let mut env = Self::new(fcvm);
+        env.engine = engine;
+        let env = env.ready()?;
+        env.import("hello", &Layer::new().busybox().to_tar());
+        Some(env)
+    }
+
+    fn ready(self) -> Option<Self> {
+        let env = self;
+        let ready = busybox::find()
+            .and_then(|_| env.engine.map(drop).map_err(str::to_owned))
+            .and_then(|()| assets::link(&env.fcvm, &env.data).map_err(str::to_owned));
         match ready {
             Ok(()) => Some(env),
             Err(reason) => {
@@ -136,7 +160,30 @@ impl TestEnv {
     /// `fcvm podman run …`
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Fcvm {
-        self.fcvm().args(["podman", "run"]).args(arguments)
+        self.fcvm().args(["podman", "run"]).args(self.options()).args(arguments)
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        self.engine.map_or(&[], |engine| &engine.options)
+    }
+
+    /// What the engine wants of every command.
+    pub(crate) fn variables(&self) -> &'static [(&'static str, OsString)] {
+        self.engine.map_or(&[], |engine| &engine.variables)
+    }
+
+    /// What the engine needs of the kernel, where it needs something.
+    #[must_use]
+    pub fn kernel_parameters(&self) -> Option<&'static str> {
+        let options = self.options();
+        let at = options.iter().position(|option| *option == "--kernel-args")?;
+        options.get(at + 1).copied()
+    }
+
+    /// A variable that its commands have because of the engine.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&'static OsStr> {
+        self.variables().iter().find(|(of, _)| *of == name).map(|(_, value)| value.as_os_str())
     }
 
     /// `fcvm podman run hello sh -c SCRIPT`
@@ -214,7 +261,9 @@ impl TestEnv {
     pub fn hypervisors(&self) -> Vec<i32> {
         let is_one = |pid: &i32| {
             let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-            program.file_name().is_some_and(|name| name.as_bytes().starts_with(b"qemu-system-"))
+            program.file_name().is_some_and(|name| {
+                name.as_bytes().starts_with(b"qemu-system-") || name.as_bytes().starts_with(b"firecracker")
+            })
         };
         self.processes().into_iter().map(|(pid, _)| pid).filter(is_one).collect()
     }

@@ -219,7 +219,7 @@ impl Firecracker {
 }
 
 /// The program, or why there is none.
-fn find_program() -> Result<PathBuf, String> {
+pub(crate) fn find_program() -> Result<PathBuf, String> {
     let program = match env::var_os("FCVM_FIRECRACKER").map(PathBuf::from) {
         Some(program) => {
             assert!(program.is_file(), "FCVM_FIRECRACKER names no file: {}", program.display());
@@ -235,8 +235,8 @@ fn find_program() -> Result<PathBuf, String> {
     kvm.map(|_| program).map_err(|error| format!("no /dev/kvm: {error}"))
 }
 
-/// The directory of the guest's source.
-fn find_guest() -> Option<PathBuf> {
+/// The directory with what runs on any KVM.
+pub(crate) fn find_shared() -> Option<PathBuf> {
     let candidates = match env::var_os("FCVM_TEST_PVM") {
         Some(named) => vec![PathBuf::from(named)],
         None => {
@@ -244,7 +244,12 @@ fn find_guest() -> Option<PathBuf> {
             parents.map(|parent| parent.join("shared/pvm")).collect()
         }
     };
-    candidates.into_iter().map(|pvm| pvm.join("tinyguest")).find(|guest| guest.is_dir())
+    candidates.into_iter().find(|pvm| pvm.is_dir())
+}
+
+/// The directory of the guest's source.
+fn find_guest() -> Option<PathBuf> {
+    find_shared().map(|pvm| pvm.join("tinyguest")).filter(|guest| guest.is_dir())
 }
 
 fn build(sources: &Path) -> Vec<u8> {

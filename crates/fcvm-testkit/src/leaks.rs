@@ -63,12 +63,15 @@ fn children(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Processes that have the directory of sockets in their environment, as `fcvm` and all it starts do.
+/// Processes that have the directory of sockets in their environment, as `fcvm` and most that it starts,
+/// or work in it, as Firecracker.
 pub(crate) fn processes(sockets: &Path) -> Vec<(i32, String)> {
     let marker = [b"FCVM_RUNTIME_DIR=", sockets.as_os_str().as_bytes(), b"/"].concat();
     let known = |path: &Path| {
-        fs::read(path.join("environ"))
-            .is_ok_and(|bytes| bytes.split(|byte| *byte == 0).any(|variable| variable.starts_with(&marker)))
+        fs::read_link(path.join("cwd")).is_ok_and(|directory| directory.starts_with(sockets))
+            || fs::read(path.join("environ")).is_ok_and(|bytes| {
+                bytes.split(|byte| *byte == 0).any(|variable| variable.starts_with(&marker))
+            })
     };
     children("/proc".as_ref())
         .into_iter()

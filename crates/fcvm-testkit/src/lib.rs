@@ -17,6 +17,7 @@ mod assets;
 mod busybox;
 mod collect;
 mod command;
+mod engine;
 mod env;
 mod firecracker;
 mod leaks;

@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 
-use crate::collect::Collector;
+use crate::{collect::Collector, engine};
 
 /// Longest time for one command. A safety net: nothing comes near it unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(400);
@@ -162,7 +162,7 @@ impl Running {
     }
 
     fn deadline(&self) -> Instant {
-        self.begun + DEADLINE
+        self.begun + DEADLINE * engine::slowness()
     }
 
     fn fail(&self, why: &str) -> ! {

@@ -104,7 +104,7 @@ impl Screen {
 
     /// Waits until the screen is as wanted; its text.
     pub fn wait_until(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + DEADLINE * crate::engine::slowness();
         loop {
             let text = self.text();
             if wanted(&text) {

@@ -122,9 +122,9 @@ pub struct Run {
     /// Firecracker's program [default: in PATH, else what fcvm setup downloaded]
     #[arg(long, env = "FCVM_FIRECRACKER", value_name = "FILE", help_heading = "Machine")]
     pub firecracker: Option<PathBuf>,
-    /// More parameters for the guest's kernel
+    /// More parameters for the guest's kernel; may be repeated
     #[arg(long, value_name = "PARAMETERS", allow_hyphen_values = true, help_heading = "Machine")]
-    pub kernel_args: Option<String>,
+    pub kernel_args: Vec<String>,
     /// Who makes the image's disk where it is not there yet
     #[arg(long, value_enum, default_value_t, value_name = "WHO", help_heading = "Machine")]
     pub disk_builder: Builder,

@@ -57,8 +57,8 @@ pub enum HypervisorError {
     Api(#[from] ApiError),
     /// The machine runs, and its agent cannot be reached.
     #[error("failed to reach the guest by socket `{path}`")]
-    Vsock {
-        /// The device's socket.
+    Link {
+        /// The socket.
         path: PathBuf,
         /// Why.
         #[source]
@@ -103,7 +103,7 @@ pub enum HypervisorError {
 impl HypervisorError {
     /// Whether it is what one meets when the hypervisor's process ends: its end tells more.
     pub(crate) fn may_be_its_end(&self) -> bool {
-        matches!(self, Self::Vsock { .. } | Self::Api(ApiError::Connect { .. } | ApiError::Gone { .. }))
+        matches!(self, Self::Link { .. } | Self::Api(ApiError::Connect { .. } | ApiError::Gone { .. }))
     }
 
     /// What to do about it.
@@ -128,7 +128,7 @@ impl HypervisorError {
             Self::Api(error) => error.hint(),
             Self::SocketPath { .. } => Some("set FCVM_RUNTIME_DIR to a shorter directory".into()),
             Self::TooManyCpus { limit, .. } => Some(format!("use --cpus {limit} or fewer")),
-            Self::Socket { .. } | Self::Start { .. } | Self::Vsock { .. } => None,
+            Self::Socket { .. } | Self::Start { .. } | Self::Link { .. } => None,
         }
     }
 }

@@ -40,6 +40,10 @@ pub trait Hypervisor: std::fmt::Debug {
     /// Where the process or its sockets cannot be made.
     fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError>;
 
+    /// Another pipe to the agent of a machine that runs, after the one before broke: each is a
+    /// session of its own.
+    fn reconnect(&self, runtime_dir: &Path) -> Connecting;
+
     /// What it means that the process of a machine ended so.
     fn death(&self, status: ExitStatus) -> Death;
 }

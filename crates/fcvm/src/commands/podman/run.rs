@@ -218,7 +218,7 @@ fn plan(
         hostname,
         cpus: arguments.cpus,
         memory_mib: arguments.memory.0,
-        kernel_arguments: arguments.kernel_args.clone(),
+        kernel_arguments: (!arguments.kernel_args.is_empty()).then(|| arguments.kernel_args.join(" ")),
         // In the background nobody has input for it: it has one that does not end.
         input: if arguments.interactive && !background { Input::Inherited } else { Input::Null },
         output: if background { Output::LogOnly } else { Output::Inherited },

@@ -124,6 +124,13 @@ impl Hypervisor for Firecracker {
         Ok(Machine { process: child, link, console, messages, stopped })
     }
 
+    fn reconnect(&self, runtime_dir: &Path) -> Connecting {
+        let device = runtime_dir.join(vsock::SOCKET);
+        Connecting::new(async move {
+            vsock::connect(&device).await.map_err(|source| HypervisorError::Link { path: device, source })
+        })
+    }
+
     fn death(&self, status: ExitStatus) -> Death {
         process::death(status)
     }
@@ -136,5 +143,5 @@ async fn connect(doorbell: Doorbell, device: PathBuf) -> Result<UnixStream, Hype
         tracing::debug!(target: "firecracker", "the agent knocks");
         vsock::connect(&device).await
     };
-    connected.await.map_err(|source| HypervisorError::Vsock { path: device.clone(), source })
+    connected.await.map_err(|source| HypervisorError::Link { path: device.clone(), source })
 }

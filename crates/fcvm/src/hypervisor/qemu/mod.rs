@@ -28,6 +28,9 @@ use tracing::Instrument as _;
 use super::{Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig};
 use crate::process::die_with_parent;
 
+/// The socket of the link, in the machine's directory of sockets. It takes one connection at a time.
+const LINK: &str = "link.sock";
+
 /// Descriptors that QEMU finds open.
 mod fds {
     pub(super) const QMP: i32 = 3;
@@ -68,7 +71,7 @@ impl Hypervisor for Qemu {
     fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError> {
         let start = |source| HypervisorError::Start { program: self.program.clone(), source };
         let (qmp, qmp_end) = socket(&machine.runtime_dir.join("qmp.sock"))?;
-        let (link, link_end) = socket(&machine.runtime_dir.join("link.sock"))?;
+        let (link, link_end) = socket(&machine.runtime_dir.join(LINK))?;
         crate::failpoint::reach("sockets-made");
         let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
         let (messages, messages_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
@@ -96,6 +99,14 @@ impl Hypervisor for Qemu {
         let link = nonblocking(link).map_err(start)?;
         let link = Connecting::new(async { Ok(link) });
         Ok(Machine { process, link, console, messages, stopped })
+    }
+
+    fn reconnect(&self, runtime_dir: &Path) -> Connecting {
+        let path = runtime_dir.join(LINK);
+        Connecting::new(async move {
+            let connected = tokio::net::UnixStream::connect(&path).await;
+            connected.map_err(|source| HypervisorError::Link { path, source })
+        })
     }
 
     fn death(&self, _: ExitStatus) -> Death {

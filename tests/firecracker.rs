@@ -1,0 +1,186 @@
+//! VMs on Firecracker: what goes wrong before a guest runs, and what fcvm makes of it. What a guest
+//! shows is in the group `firecracker` of the other tests.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    path::PathBuf,
+};
+
+use fcvm_testkit::{TestEnv, needs_programs, needs_root, skip};
+
+#[cfg(feature = "failpoints")]
+use fcvm::failpoint::VARIABLE;
+
+/// A program without failpoints has none.
+#[cfg(not(feature = "failpoints"))]
+const VARIABLE: &str = "";
+
+fn vm() -> Option<TestEnv> {
+    TestEnv::for_firecracker(env!("CARGO_BIN_EXE_fcvm"))
+}
+
+/// A program that is called `firecracker`.
+fn program(env: &TestEnv, script: &str) -> PathBuf {
+    let path = env.file("firecracker", format!("#!/bin/sh\n{script}\n"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Insists on a refusal that says this, in standard error.
+#[track_caller]
+fn assert_refused(env: &TestEnv, arguments: &[&str], words: &[&str]) {
+    let output = env.run(arguments).args(["hello", "true"]).run();
+    output.assert_code(125);
+    for words in words {
+        assert!(output.stderr.contains(words), "`{words}` is not in:\n{}", output.stderr);
+    }
+    env.assert_nothing_left();
+}
+
+#[test]
+fn vm_firecracker_killed_at_any_step_is_told_and_undone() {
+    let Some(env) = vm() else { return };
+    if VARIABLE.is_empty() {
+        return skip("fcvm was built without --features fcvm/failpoints");
+    }
+    for point in ["hypervisor-recorded", "api-ready", "configured", "instance-started"] {
+        eprintln!("at {point}");
+        let running = env.run(&["hello", "true"]).env(VARIABLE, format!("{point}=stop")).spawn();
+        running.wait_until_stopped();
+        env.kill_hypervisors();
+        running.signal(rustix::process::Signal::CONT);
+        let output = running.wait();
+        output.assert_code(125);
+        let text = "error: `firecracker` died: signal: 9 (SIGKILL); its last messages:";
+        assert!(output.stderr.contains(text), "{point}: {}", output.stderr);
+        env.assert_nothing_left();
+    }
+    // The other way round: its machine dies with fcvm.
+    for point in ["api-ready", "configured", "instance-started"] {
+        eprintln!("fcvm at {point}");
+        let running = env.run(&["hello", "true"]).env(VARIABLE, format!("{point}=stop")).spawn();
+        running.wait_until_stopped();
+        assert_eq!(env.hypervisors().len(), 1);
+        assert_eq!(env.kill(running).code(), 137);
+        assert!(env.list().is_empty());
+        env.assert_nothing_left();
+    }
+}
+
+#[test]
+fn vm_firecracker_of_another_kind_or_age_is_refused() {
+    let Some(env) = vm() else { return };
+    let given = |script| program(&env, script).display().to_string();
+    let old = given("echo Firecracker v1.10.1");
+    let words =
+        ["is Firecracker 1.10.1, older than 1.16.1", "hint: `fcvm setup --with-firecracker` downloads"];
+    assert_refused(&env, &["--firecracker", &old], &words);
+    let other = given("echo hello; echo world");
+    assert_refused(&env, &["--firecracker", &other], &["is no Firecracker: its `--version` says `hello`"]);
+    assert_refused(&env, &["--firecracker", "/nonexistent"], &["failed to start `/nonexistent`"]);
+}
+
+#[test]
+fn vm_firecracker_that_ends_by_itself_is_explained() {
+    let Some(env) = vm() else { return };
+    for (code, why) in
+        [(148, "its seccomp filter stopped a forbidden system call"), (153, "another version?")]
+    {
+        let script = format!(
+            "if [ \"$1\" = --version ]; then echo Firecracker v1.16.1; exit; fi\necho wrong >&2; exit {code}"
+        );
+        let given = program(&env, &script).display().to_string();
+        let died = format!("error: `firecracker` died: exit status: {code} (");
+        assert_refused(&env, &["--firecracker", &given], &[&died, why, "  | wrong"]);
+    }
+}
+
+#[test]
+fn vm_firecracker_refuses_what_it_cannot_run() {
+    let Some(env) = vm() else { return };
+    let long = "x".repeat(1500);
+    assert_refused(
+        &env,
+        &["--kernel-args", &long],
+        &["Firecracker takes 1408", "hint: shorten --kernel-args"],
+    );
+    let output = env.fcvm().args(["podman", "run", "--cpus", "33", "hello", "true"]).run();
+    output.assert_code(125);
+    let words = "33 virtual CPUs are more than the 32 that firecracker can have";
+    assert!(output.stderr.contains(words), "{}", output.stderr);
+    // What has the magic number of a kernel and nothing else of one.
+    let mut elf = vec![0_u8; 4096];
+    elf[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0");
+    let kernel = env.file("vmlinux", elf).display().to_string();
+    let output = env.run(&["--kernel", &kernel, "hello", "true"]).run();
+    output.assert_code(125);
+    assert!(output.stderr.starts_with("error: "), "{}", output.stderr);
+    env.assert_nothing_left();
+}
+
+/// Sockets that a machine which was killed has left do not keep the next from starting.
+#[test]
+fn vm_firecracker_sockets_have_short_paths() {
+    let Some(env) = vm() else { return };
+    let long = env.sockets().join("run").join("x".repeat(100));
+    let output = env.run(&["hello", "true"]).env("FCVM_RUNTIME_DIR", &long).run();
+    output.assert_code(125);
+    assert!(output.stderr.contains("hint: set FCVM_RUNTIME_DIR to a shorter directory"), "{}", output.stderr);
+    fs::remove_dir(long).unwrap();
+}
+
+#[test]
+fn root_vm_firecracker_without_permission_for_kvm_says_what_to_do() {
+    if !needs_root() || !needs_programs(&["setpriv"]) {
+        return;
+    }
+    let Some(env) = vm() else { return };
+    let kvm = fs::metadata("/dev/kvm").unwrap().permissions().mode();
+    if kvm & 0o006 != 0 {
+        return skip("anybody may open /dev/kvm here");
+    }
+    // A user without any group, who need not reach any file: this is looked at first.
+    let data = env.root().join("theirs");
+    fs::create_dir(&data).unwrap();
+    for directory in [env.root(), &data, env.sockets()] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let fcvm = env.program().display().to_string();
+    let output = env
+        .program_in_env("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", &fcvm, "podman", "run"])
+        .args(["--hypervisor", "firecracker", "hello", "true"])
+        .env("FCVM_DATA_DIR", &data)
+        .run();
+    output.assert_code(125);
+    let words = "Firecracker cannot run here: no permission for /dev/kvm";
+    assert!(output.stderr.contains(words), "{}", output.stderr);
+    assert!(output.stderr.contains("usermod -aG kvm"), "{}", output.stderr);
+    fs::remove_dir_all(data).unwrap();
+}
+
+/// A socket of that name in the machine's directory is not ours to be afraid of.
+#[test]
+fn vm_firecracker_takes_the_place_of_stale_sockets() {
+    let Some(env) = vm() else { return };
+    if VARIABLE.is_empty() {
+        return skip("fcvm was built without --features fcvm/failpoints");
+    }
+    let run = env.run(&["hello", "true"]).env("RUST_LOG", "firecracker=debug");
+    let running = run.env(VARIABLE, "log-made=stop").spawn();
+    running.wait_until_stopped();
+    let directories = fs::read_dir(env.runtime()).unwrap().map(|entry| entry.unwrap().path());
+    let directory = directories.into_iter().next().unwrap();
+    for name in ["api.sock", "vsock.sock", "vsock.sock_1024"] {
+        drop(UnixListener::bind(directory.join(name)).unwrap());
+    }
+    running.signal(rustix::process::Signal::CONT);
+    // It boots: that takes a while, and is shown by others.
+    running.wait_for_stderr("path=\"/actions\" status=204");
+    running.signal(rustix::process::Signal::INT);
+    running.wait().assert_code(130);
+    env.assert_nothing_left();
+}
