@@ -5,10 +5,17 @@
 
 use std::{
     fs,
+    io::Read as _,
     os::unix::{fs::PermissionsExt as _, net::UnixListener},
     path::PathBuf,
 };
 
+use fcvm::{
+    hypervisor::{Death, Hypervisor as _, MachineConfig, Stop, firecracker},
+    setup::{Assets, Overrides},
+    storage::DataDir,
+};
+use fcvm_proto::session::LinkKey;
 use fcvm_testkit::{TestEnv, needs_programs, needs_root, skip};
 
 #[cfg(feature = "failpoints")]
@@ -183,4 +190,46 @@ fn vm_firecracker_takes_the_place_of_stale_sockets() {
     running.signal(rustix::process::Signal::INT);
     running.wait().assert_code(130);
     env.assert_nothing_left();
+}
+
+/// A console that is full, as nobody reads it, is no reason for the guest to wait.
+#[test]
+fn vm_firecracker_runs_on_while_nobody_reads_its_console() {
+    let Some(env) = vm() else { return };
+    let data = DataDir::open(Some(env.data().to_owned())).unwrap();
+    let of = |name| env.variable(name).map(PathBuf::from);
+    let agent = env.program().ancestors().nth(2).map(|target| target.join("libexec/fcvm/fc-agent"));
+    let overrides = Overrides { agent, kernel: of("FCVM_KERNEL"), ..Overrides::default() };
+    let assets = Assets::locate(&data, &overrides).unwrap();
+    let directory = env.sockets().join("unread");
+    fs::create_dir(&directory).unwrap();
+    let machine = MachineConfig {
+        name: "unread".into(),
+        kernel: assets.kernel,
+        initrd: assets.initrd,
+        // Says all it has to say, and resets as it finds no init.
+        kernel_arguments: Some(format!(
+            "ignore_loglevel rdinit=/nonexistent {}",
+            env.kernel_parameters().unwrap_or_default()
+        )),
+        link_key: LinkKey([1; 16]),
+        cpus: 1,
+        memory_mib: 256,
+        disks: Vec::new(),
+        runtime_dir: directory,
+    };
+    let backend = firecracker::find(of("FCVM_FIRECRACKER").as_deref(), &data).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut started = backend.launch(&machine).unwrap();
+        rustix::pipe::fcntl_setpipe_size(&started.console, 4096).unwrap();
+        let status = tokio::select! {
+            status = started.process.wait() => status.unwrap(),
+            connected = started.link.pipe() => panic!("a guest without an agent: {connected:?}"),
+        };
+        assert_eq!(backend.death(status), Death::Guest(Stop::Reset), "{status}");
+        let mut said = Vec::new();
+        fs::File::from(started.console).read_to_end(&mut said).unwrap();
+        assert_eq!(said.len(), 4096, "all that had room, and no more");
+    });
 }
