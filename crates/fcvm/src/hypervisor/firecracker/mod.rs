@@ -11,6 +11,7 @@
 
 pub mod api;
 mod configuration;
+mod guest_memory;
 mod kernel;
 mod process;
 mod ready;
@@ -24,6 +25,7 @@ use std::{
 
 use tokio::{net::UnixStream, sync::watch};
 
+pub(super) use guest_memory::guest_memory;
 pub use version::{LEAST, Version};
 
 use self::{
@@ -90,7 +92,14 @@ impl Hypervisor for Firecracker {
 
     fn capabilities(&self) -> Capabilities {
         let accelerated = self.host == Virtualization::Kvm;
-        Capabilities { accelerated, max_cpus: MAX_CPUS, slowness: if accelerated { 1 } else { 10 } }
+        Capabilities {
+            accelerated,
+            max_cpus: MAX_CPUS,
+            slowness: if accelerated { 1 } else { 10 },
+            balloon: true,
+            huge_pages: true,
+            cpu_templates: true,
+        }
     }
 
     fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError> {
