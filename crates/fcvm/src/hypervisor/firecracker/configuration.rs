@@ -11,7 +11,8 @@ use crate::hypervisor::{Access, CpuTemplate, Disk, DiskLimits, HypervisorError, 
 
 /// The guest's address on vsock: the first that is free, as each machine has a vsock of its own.
 const GUEST_CID: u32 = 3;
-/// Seconds between what the guest tells of its memory.
+/// Seconds between what the guest tells of its memory. Firecracker complains of one that is slower,
+/// as an emulated kernel at work is.
 const STATISTICS: u16 = 1;
 /// Milliseconds in which a limit's bucket becomes full again: limits are by the second.
 const REFILL: u64 = 1000;
@@ -29,11 +30,11 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    /// What makes this machine.
+    /// What makes this machine, whose guest is so many times slower than the host.
     ///
     /// # Errors
     /// Where Firecracker cannot have such a machine.
-    pub(super) fn of(machine: &MachineConfig) -> Result<Self, HypervisorError> {
+    pub(super) fn of(machine: &MachineConfig, slowness: u16) -> Result<Self, HypervisorError> {
         let boot = BootSource {
             initrd_path: Some(machine.initrd.clone()),
             boot_args: Some(kernel::parameters(machine)?),
@@ -50,7 +51,7 @@ impl Configuration {
             cpu_template: machine.options.cpu_template.clone(),
             boot,
             drives: machine.disks.iter().enumerate().map(|(index, disk)| drive(index, disk)).collect(),
-            balloon: machine.options.balloon_mib.map(balloon),
+            balloon: machine.options.balloon_mib.map(|mib| balloon(mib, slowness)),
             // Seen from the process's own directory.
             vsock: Vsock { guest_cid: GUEST_CID, uds_path: vsock::SOCKET.into() },
             entropy: Entropy::default(),
@@ -97,8 +98,13 @@ fn drive(index: usize, disk: &Disk) -> Drive {
 }
 
 /// A guest that runs out of memory takes back what it gave, before it kills anything.
-fn balloon(amount_mib: u32) -> Balloon {
-    Balloon { amount_mib, deflate_on_oom: true, stats_polling_interval_s: STATISTICS, ..Balloon::default() }
+fn balloon(amount_mib: u32, slowness: u16) -> Balloon {
+    Balloon {
+        amount_mib,
+        deflate_on_oom: true,
+        stats_polling_interval_s: STATISTICS.saturating_mul(slowness),
+        ..Balloon::default()
+    }
 }
 
 fn limiter(limits: DiskLimits) -> Option<RateLimiter> {
@@ -123,7 +129,7 @@ mod tests {
             disk("/scratch", Access::Ephemeral),
             disk("/kept", Access::Durable),
         ];
-        let configuration = Configuration::of(&MachineConfig { disks, ..test_machine() }).unwrap();
+        let configuration = Configuration::of(&MachineConfig { disks, ..test_machine() }, 1).unwrap();
         let seen: Vec<_> = configuration
             .drives
             .iter()
@@ -139,7 +145,7 @@ mod tests {
     }
     #[test]
     fn a_usual_machine_is_told_of_nothing_else() {
-        let configuration = Configuration::of(&test_machine()).unwrap();
+        let configuration = Configuration::of(&test_machine(), 1).unwrap();
         assert_eq!(configuration.processors, Processors::new(2, 512));
         assert_eq!(configuration.balloon, None);
         assert_eq!(configuration.cpu_template, None);
@@ -156,13 +162,13 @@ mod tests {
             cpu_template: Some(CpuTemplate(template.clone())),
         };
         machine.disks[0].limits = DiskLimits { bytes: Some(10 << 20), operations: None };
-        let configuration = Configuration::of(&machine).unwrap();
+        let configuration = Configuration::of(&machine, 10).unwrap();
         assert_eq!(configuration.processors.huge_pages, HugePages::TwoMib);
         assert_eq!(configuration.cpu_template, Some(CpuTemplate(template)));
         let body = json!({
             "amount_mib": 64,
             "deflate_on_oom": true,
-            "stats_polling_interval_s": 1,
+            "stats_polling_interval_s": 10,
             "free_page_hinting": false,
             "free_page_reporting": false,
         });

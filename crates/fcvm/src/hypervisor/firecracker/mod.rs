@@ -78,6 +78,11 @@ impl Firecracker {
         &self.program
     }
 
+    /// How a guest's CPU time relates to the host's.
+    fn slowness(&self) -> u16 {
+        if self.host == Virtualization::Kvm { 1 } else { 10 }
+    }
+
     /// Which one it is.
     #[must_use]
     pub fn version(&self) -> Version {
@@ -95,7 +100,7 @@ impl Hypervisor for Firecracker {
         Capabilities {
             accelerated,
             max_cpus: MAX_CPUS,
-            slowness: if accelerated { 1 } else { 10 },
+            slowness: self.slowness().into(),
             balloon: true,
             huge_pages: true,
             cpu_templates: true,
@@ -114,7 +119,7 @@ impl Hypervisor for Firecracker {
             check_socket(socket)?;
             vsock::forget(socket).map_err(failed(socket))?;
         }
-        let configuration = Configuration::of(machine)?;
+        let configuration = Configuration::of(machine, self.slowness())?;
         let doorbell = Doorbell::hang(&device).map_err(failed(&device))?;
         crate::failpoint::reach("sockets-made");
         let ready = ready::Socket::expect(&api).map_err(failed(&api))?;
