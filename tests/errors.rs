@@ -25,6 +25,7 @@ fn snapshot(env: &TestEnv, name: &str, output: &Output) {
     let paths =
         [(data.display().to_string(), "[DATA]"), (root.display().to_string(), "[ROOT]"), (sockets, "[RUN]")];
     let text = format!("exit code: {}\nstdout: {:?}\n{}", output.code(), output.stdout(), output.stderr);
+    settings.add_filter(r"the \d+ MiB that this host has", "the [N] MiB that this host has");
     let text = paths.iter().fold(text, |text, (path, name)| text.replace(path, name));
     settings.add_filter(r"[^\s`]*/test-assets", "[ASSETS]");
     settings.add_filter(r"\b[0-9a-f]{12}\b", "[KEY]");
@@ -59,6 +60,9 @@ fn bad_values() {
         ("cpus-none", &["--cpus", "0"]),
         ("cpus-many", &["--cpus", "99"]),
         ("cpus-word", &["--cpus", "two"]),
+        ("balloon", &["--balloon", "much"]),
+        ("disk-bps", &["--disk-bps", "10"]),
+        ("disk-iops", &["--disk-iops", "1"]),
         ("name", &["--name", "no/slash"]),
         ("hostname", &["--hostname=-x"]),
         ("hypervisor", &["--hypervisor", "other"]),
@@ -70,6 +74,36 @@ fn bad_values() {
     }
     for (name, image) in [("image-name", "No/Image"), ("image-transport", "ftp:x"), ("image-empty", "")] {
         snapshot(&env, &format!("value-{name}"), &env.run(&[image]).run());
+    }
+}
+
+#[test]
+fn bad_cpu_templates() {
+    let env = TestEnv::new(FCVM);
+    let list = env.file("list.json", "[]");
+    let long = env.file("long.json", " ".repeat(60_000));
+    for (name, file) in [("static", "T2".into()), ("list", list), ("long", long)] {
+        let output = env.run(&["--cpu-template"]).arg(file).args(["hello", "true"]).run();
+        snapshot(&env, &format!("cpu-template-{name}"), &output);
+    }
+}
+
+/// Refused before it is asked whether fcvm is set up.
+#[test]
+fn machines_that_cannot_be() {
+    if !needs_programs(&[&format!("qemu-system-{}", std::env::consts::ARCH)]) {
+        return;
+    }
+    let env = TestEnv::new(FCVM);
+    let template = env.file("template.json", "{}").display().to_string();
+    for (name, options) in [
+        ("balloon", &["--balloon", "0"][..]),
+        ("huge-pages", &["--huge-pages"]),
+        ("cpu-template", &["--cpu-template", &template]),
+        ("memory", &["--memory", "1000t"]),
+    ] {
+        let output = env.run(&["--hypervisor", "qemu"]).args(options).args(["hello", "true"]).run();
+        snapshot(&env, &format!("machine-{name}"), &output);
     }
 }
 

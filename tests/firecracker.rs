@@ -11,7 +11,7 @@ use std::{
 };
 
 use fcvm::{
-    hypervisor::{Death, Hypervisor as _, MachineConfig, Stop, firecracker},
+    hypervisor::{Death, Hypervisor as _, MachineConfig, MachineOptions, Stop, firecracker},
     setup::{Assets, Overrides},
     storage::DataDir,
 };
@@ -216,6 +216,7 @@ fn vm_firecracker_runs_on_while_nobody_reads_its_console() {
         cpus: 1,
         memory_mib: 256,
         disks: Vec::new(),
+        options: MachineOptions::default(),
         runtime_dir: directory,
     };
     let backend = firecracker::find(of("FCVM_FIRECRACKER").as_deref(), &data).unwrap();

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use fcvm::{
-    hypervisor::{Access, Choice, Disk, MachineConfig, Wanted, select},
+    hypervisor::{Access, Choice, Disk, DiskLimits, MachineConfig, MachineOptions, Wanted, select},
     setup::{Assets, Overrides},
     storage::{DataDir, cow},
 };
@@ -52,6 +52,7 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
     let scratch = env.root().join("scratch.raw");
     cow::copy(&assets.scratch_template, &scratch).unwrap();
     std::fs::create_dir_all(env.sockets()).unwrap();
+    let limits = DiskLimits::default();
     let config = MachineConfig {
         name: "reconnect".into(),
         kernel: assets.kernel,
@@ -61,9 +62,10 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
         cpus: 1,
         memory_mib: 256,
         disks: vec![
-            Disk { serial: "base".into(), path: assets.base, access: Access::ReadOnly },
-            Disk { serial: "scratch".into(), path: scratch, access: Access::Ephemeral },
+            Disk { serial: "base".into(), path: assets.base, access: Access::ReadOnly, limits },
+            Disk { serial: "scratch".into(), path: scratch, access: Access::Ephemeral, limits },
         ],
+        options: MachineOptions::default(),
         runtime_dir: env.sockets().to_owned(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -76,6 +76,12 @@ impl FirecrackerEnv {
         Some(env)
     }
 
+    /// Firecracker's program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The guest, a kernel to Firecracker. Wants 64 MiB and the console that Firecracker gives by itself.
     #[must_use]
     pub fn guest(&self) -> PathBuf {

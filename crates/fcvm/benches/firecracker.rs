@@ -28,7 +28,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use fcvm::{
-    hypervisor::{Access, Disk, Hypervisor as _, MachineConfig, firecracker},
+    hypervisor::{Access, Disk, DiskLimits, Hypervisor as _, MachineConfig, MachineOptions, firecracker},
     storage::DataDir,
 };
 use fcvm_proto::session::LinkKey;
@@ -165,8 +165,10 @@ async fn by_fcvm(
                 serial: format!("other{index}"),
                 path: disk(env, index),
                 access: Access::Ephemeral,
+                limits: DiskLimits::default(),
             })
             .collect(),
+        options: MachineOptions::default(),
         runtime_dir: directory.to_owned(),
     };
     let begun = Instant::now();

@@ -1,5 +1,6 @@
 //! From the kernel's hands to a prepared root: what needs no plan.
 
+mod balloon;
 mod cgroups;
 mod cmdline;
 mod disks;
@@ -49,6 +50,10 @@ pub(crate) fn run() -> anyhow::Result<Guest> {
     modules::load_for_boot()?;
     if transport == Transport::Vsock {
         modules::load_on_demand("vmw_vsock_virtio_transport")?;
+    }
+    if let Err(error) = balloon::start() {
+        // The host sees a balloon that stays empty.
+        tracing::warn!(error = format!("{error:#}"), "the balloon does not work");
     }
     // Before anything runs at the same time: see there.
     cgroups::prepare().context("failed to prepare control groups")?;

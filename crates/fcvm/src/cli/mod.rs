@@ -12,6 +12,7 @@ pub mod kill;
 pub mod login;
 pub mod logs;
 pub mod ls;
+pub mod machine;
 pub mod podman;
 pub mod port;
 pub mod registry;

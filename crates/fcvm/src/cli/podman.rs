@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use super::{health::Health, registry::Access, setup::Sources, size};
+use super::{health::Health, machine::Machine, registry::Access, setup::Sources, size};
 use crate::{
     hypervisor::Choice,
     image::{ImageRef, PullPolicy},
@@ -116,6 +116,8 @@ pub struct Run {
     /// Memory, with a unit: b, k, m or g
     #[arg(short, long, default_value = "1g", help_heading = "Machine")]
     pub memory: Memory,
+    #[command(flatten, next_help_heading = "Machine")]
+    pub machine: Machine,
     /// Hypervisor
     #[arg(long, value_enum, default_value_t, env = "FCVM_HYPERVISOR", help_heading = "Machine")]
     pub hypervisor: Choice,

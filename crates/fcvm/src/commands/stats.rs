@@ -7,11 +7,13 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 
 use crate::{
     cli::stats::Args,
+    hypervisor::{self, GuestMemory},
     output::{Live, Printer, table},
     state::{Registry, RuntimeDir, Sample, Status, VmId, VmState},
     storage::DataDir,
@@ -38,6 +40,15 @@ struct Row {
     disk_read_bytes: Option<u64>,
     disk_written_bytes: Option<u64>,
     threads: Option<u64>,
+    /// The guest's own account of its memory, by its balloon.
+    guest_memory_total_bytes: Option<u64>,
+    guest_memory_free_bytes: Option<u64>,
+    guest_memory_available_bytes: Option<u64>,
+    guest_memory_cached_bytes: Option<u64>,
+    /// What the guest has given back.
+    balloon_bytes: Option<u64>,
+    /// What it is to give back.
+    balloon_target_bytes: Option<u64>,
 }
 
 /// Runs `fcvm stats`.
@@ -48,7 +59,8 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
     let registry = Registry::new(data, RuntimeDir::from_env());
     let mut watched = Watched::new(args, registry)?;
     if args.no_stream {
-        print(&watched.measure()?, args, printer)?;
+        let rows = super::block_on(watched.measure())??;
+        print(&rows, args, printer)?;
         return Ok(ExitCode::SUCCESS);
     }
     super::block_on(stream(args, &mut watched, printer))?
@@ -65,7 +77,7 @@ async fn stream(args: &Args, watched: &mut Watched, printer: &Printer) -> anyhow
     loop {
         tokio::select! {
             () = sleep_until(next) => {
-                rows = watched.measure()?;
+                rows = watched.measure().await?;
                 if rows.is_empty() && watched.is_named() {
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -126,23 +138,40 @@ impl Watched {
         !self.named.is_empty()
     }
 
-    fn measure(&mut self) -> anyhow::Result<Vec<Row>> {
+    async fn measure(&mut self) -> anyhow::Result<Vec<Row>> {
         let mut vms = if self.all { self.registry.list_all()? } else { self.registry.list()? };
         vms.retain(|vm| self.named.is_empty() || self.named.contains(&vm.id));
+        let guests = self.guests(&vms).await;
         let mut now = HashMap::new();
         let rows = vms.iter().map(|vm| {
             let sample = vm.hypervisor_process.as_ref().filter(|_| vm.is_alive()).and_then(Sample::of);
             now.extend(sample.map(|sample| (vm.id.clone(), sample)));
-            Row::new(vm, sample.as_ref(), self.last.get(&vm.id))
+            Row::new(vm, sample.as_ref(), self.last.get(&vm.id), guests.get(&vm.id))
         });
         let rows = rows.collect();
         self.last = now;
         Ok(rows)
     }
+
+    /// What guests tell of their memory. All are asked at once: one that is silent delays no other.
+    async fn guests(&self, vms: &[VmState]) -> HashMap<VmId, GuestMemory> {
+        let mut asked = JoinSet::new();
+        for vm in vms.iter().filter(|vm| vm.hypervisor_process.is_some() && vm.is_alive()) {
+            let (id, hypervisor) = (vm.id.clone(), vm.hypervisor.clone());
+            let sockets = self.registry.runtime_dir(&id);
+            asked.spawn(async move { Some((id, hypervisor::guest_memory(&hypervisor, &sockets).await?)) });
+        }
+        asked.join_all().await.into_iter().flatten().collect()
+    }
 }
 
 impl Row {
-    fn new(vm: &VmState, sample: Option<&Sample>, last: Option<&Sample>) -> Self {
+    fn new(
+        vm: &VmState,
+        sample: Option<&Sample>,
+        last: Option<&Sample>,
+        guest: Option<&GuestMemory>,
+    ) -> Self {
         let memory = sample.and_then(|sample| sample.memory);
         let disk = sample.and_then(|sample| sample.disk);
         Self {
@@ -161,6 +190,12 @@ impl Row {
             disk_read_bytes: disk.map(|disk| disk.read),
             disk_written_bytes: disk.map(|disk| disk.written),
             threads: sample.map(|sample| sample.threads),
+            guest_memory_total_bytes: guest.and_then(|guest| guest.total),
+            guest_memory_free_bytes: guest.and_then(|guest| guest.free),
+            guest_memory_available_bytes: guest.and_then(|guest| guest.available),
+            guest_memory_cached_bytes: guest.and_then(|guest| guest.cached),
+            balloon_bytes: guest.map(|guest| guest.balloon),
+            balloon_target_bytes: guest.map(|guest| guest.balloon_target),
         }
     }
 }
@@ -178,7 +213,7 @@ fn print(rows: &[Row], args: &Args, printer: &Printer) -> anyhow::Result<bool> {
 fn text(rows: &[Row]) -> String {
     let bytes = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |bytes| ByteSize::b(bytes).to_string());
     let both = |a, b| format!("{} / {}", bytes(a), bytes(b));
-    let rows: Vec<_> = rows
+    let cells: Vec<_> = rows
         .iter()
         .map(|row| {
             [
@@ -205,16 +240,28 @@ fn text(rows: &[Row]) -> String {
         "DISK READ / WRITTEN",
         "THREADS",
     ];
-    table(heading, &rows)
+    if rows.iter().all(|row| row.balloon_bytes.is_none()) {
+        return table(heading, &cells);
+    }
+    let cells = cells.into_iter().zip(rows).map(|(cells, row)| {
+        let available = bytes(row.guest_memory_available_bytes);
+        with_guest(cells, [available, both(row.balloon_bytes, row.balloon_target_bytes)])
+    });
+    table(with_guest(heading, ["GUEST AVAILABLE", "BALLOON / TARGET"]), &cells.collect::<Vec<_>>())
+}
+
+/// What the guest tells, beside what the host knows of its memory.
+fn with_guest<T>(cells: [T; 9], [available, balloon]: [T; 2]) -> [T; 11] {
+    let [name, id, cpu, memory, pss, private, network, disk, threads] = cells;
+    [name, id, cpu, memory, pss, private, available, balloon, network, disk, threads]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_not_known_is_a_dash_and_null() {
-        let row = Row {
+    fn row() -> Row {
+        Row {
             id: VmId::try_from("0123456789abcdef0123456789abcdef".to_owned()).unwrap(),
             name: "web".into(),
             status: Status::Running,
@@ -230,7 +277,18 @@ mod tests {
             disk_read_bytes: Some(0),
             disk_written_bytes: Some(4096),
             threads: Some(4),
-        };
+            guest_memory_total_bytes: None,
+            guest_memory_free_bytes: None,
+            guest_memory_available_bytes: None,
+            guest_memory_cached_bytes: None,
+            balloon_bytes: None,
+            balloon_target_bytes: None,
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_dash_and_null() {
+        let row = row();
         let table = text(std::slice::from_ref(&row));
         let line = table.lines().nth(1).unwrap();
         let cells: Vec<_> = line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
@@ -249,5 +307,20 @@ mod tests {
         let json = serde_json::to_value(&row).unwrap();
         assert_eq!(json["network_received_bytes"], serde_json::Value::Null);
         assert_eq!(json["memory_limit_bytes"], 1 << 30);
+    }
+
+    #[test]
+    fn what_guests_tell_has_columns_where_one_does() {
+        let with_balloon = Row {
+            guest_memory_available_bytes: Some(700 << 20),
+            balloon_bytes: Some(0),
+            balloon_target_bytes: Some(1 << 20),
+            ..row()
+        };
+        let table = text(&[with_balloon, row()]);
+        let lines: Vec<_> = table.lines().collect();
+        assert!(lines[0].contains("PRIVATE   GUEST AVAILABLE   BALLOON / TARGET   NETWORK"), "{table}");
+        assert!(lines[1].contains("700.0 MiB         0 B / 1.0 MiB "), "{table}");
+        assert!(lines[2].contains("-                 - / - "), "{table}");
     }
 }

@@ -1,9 +1,12 @@
 //! What can go wrong with a hypervisor.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
-    Virtualization,
+    HugePages, Pages, Virtualization,
     firecracker::{Version, api::ApiError},
 };
 
@@ -74,6 +77,73 @@ pub enum HypervisorError {
         /// The backend.
         hypervisor: &'static str,
     },
+    /// The backend has no such thing.
+    #[error("{hypervisor} has no `{option}`")]
+    Lacks {
+        /// The option that asks for it.
+        option: &'static str,
+        /// The backend.
+        hypervisor: &'static str,
+    },
+    /// More than the host has.
+    #[error("{memory_mib} MiB of memory are more than the {host_mib} MiB that this host has")]
+    TooMuchMemory {
+        /// Asked for.
+        memory_mib: u32,
+        /// There.
+        host_mib: u64,
+    },
+    /// A balloon takes from memory that is there.
+    #[error("a balloon of {balloon_mib} MiB leaves nothing of {memory_mib} MiB of memory")]
+    LargeBalloon {
+        /// The balloon.
+        balloon_mib: u32,
+        /// The guest's memory.
+        memory_mib: u32,
+    },
+    /// Memory of huge pages is a multiple of them.
+    #[error("{memory_mib} MiB of memory are no whole number of huge pages")]
+    OddMemory {
+        /// Asked for.
+        memory_mib: u32,
+    },
+    /// The host's kernel cannot have them.
+    #[error("this host has no huge pages of 2 MiB")]
+    NoHugePages,
+    /// The host has too few of them.
+    #[error("the machine needs {needed} huge pages, and this host has {} free", .pages.free)]
+    FewHugePages {
+        /// For the guest's memory.
+        needed: u64,
+        /// There.
+        pages: HugePages,
+    },
+    /// A CPU template cannot be read.
+    #[error("failed to read CPU template `{path}`")]
+    ReadCpuTemplate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A CPU template is longer than Firecracker takes.
+    #[error("CPU template `{path}` is longer than {limit} bytes")]
+    LongCpuTemplate {
+        /// The file.
+        path: PathBuf,
+        /// What it may have.
+        limit: u64,
+    },
+    /// A CPU template is something else.
+    #[error("CPU template `{path}` is no JSON object")]
+    ParseCpuTemplate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A socket's path would not fit its address.
     #[error("socket path `{path}` is longer than the 107 bytes a Unix socket may have")]
     SocketPath {
@@ -98,6 +168,14 @@ pub enum HypervisorError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Names of Firecracker's static CPU templates.
+const STATIC_TEMPLATES: [&str; 6] = ["C3", "T2", "T2S", "T2CL", "T2A", "V1N1"];
+
+fn is_static_template(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| STATIC_TEMPLATES.contains(&name.to_ascii_uppercase().as_str()))
 }
 
 impl HypervisorError {
@@ -128,7 +206,33 @@ impl HypervisorError {
             Self::Api(error) => error.hint(),
             Self::SocketPath { .. } => Some("set FCVM_RUNTIME_DIR to a shorter directory".into()),
             Self::TooManyCpus { limit, .. } => Some(format!("use --cpus {limit} or fewer")),
-            Self::Socket { .. } | Self::Start { .. } | Self::Link { .. } => None,
+            Self::Lacks { option, .. } => {
+                Some(format!("Firecracker has it: use --hypervisor firecracker, or leave {option} out"))
+            }
+            Self::TooMuchMemory { .. } => {
+                Some("give less with --memory: the host needs some of it for itself".into())
+            }
+            Self::LargeBalloon { .. } => Some(
+                "give --balloon less than --memory; with 0 it takes nothing, and tells of the guest's memory"
+                    .into(),
+            ),
+            Self::OddMemory { memory_mib } => {
+                Some(format!("use --memory {}m", memory_mib.next_multiple_of(Pages::HUGE_MIB)))
+            }
+            Self::NoHugePages => Some("use memory of usual pages: leave --huge-pages out".into()),
+            Self::FewHugePages { needed, pages } => Some(format!(
+                "as root, `sysctl vm.nr_hugepages={}` sets enough aside where the host has the memory for it",
+                pages.total + needed.saturating_sub(pages.free)
+            )),
+            Self::ReadCpuTemplate { path, .. } if is_static_template(path) => Some(format!(
+                "Firecracker's static templates ({}) are deprecated: give a file with a custom one",
+                STATIC_TEMPLATES.join(", ")
+            )),
+            Self::LongCpuTemplate { .. } | Self::ParseCpuTemplate { .. } => Some(
+                "Firecracker's docs/cpu_templates/cpu-templates.md describes them; its cpu-template-helper makes them"
+                    .into(),
+            ),
+            Self::ReadCpuTemplate { .. } | Self::Socket { .. } | Self::Start { .. } | Self::Link { .. } => None,
         }
     }
 }

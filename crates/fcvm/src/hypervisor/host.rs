@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
+use procfs::{Current as _, Meminfo};
 use rustix::fs::{Access, access};
+
+/// What the kernel tells of pages of 2 MiB.
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
 /// Whether KVM can run a stock kernel here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,41 @@ impl Virtualization {
     }
 }
 
+/// The memory of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostMemory {
+    /// All of it, in MiB; as much as can be where the kernel does not tell.
+    pub total_mib: u64,
+    /// Huge pages of 2 MiB, where the kernel has them.
+    pub huge_pages: Option<HugePages>,
+}
+
+/// Pages that a host has set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HugePages {
+    /// In all.
+    pub total: u64,
+    /// Neither used nor promised to anyone.
+    pub free: u64,
+}
+
+impl HostMemory {
+    /// What is there now.
+    #[must_use]
+    pub fn now() -> Self {
+        let total_mib = Meminfo::current().map_or(u64::MAX, |memory| memory.mem_total >> 20);
+        Self { total_mib, huge_pages: HugePages::in_directory(Path::new(HUGE_PAGES)) }
+    }
+}
+
+impl HugePages {
+    fn in_directory(directory: &Path) -> Option<Self> {
+        let number = |name| fs::read_to_string(directory.join(name)).ok()?.trim().parse::<u64>().ok();
+        let free = number("free_hugepages")?.saturating_sub(number("resv_hugepages")?);
+        Some(Self { total: number("nr_hugepages")?, free })
+    }
+}
+
 /// Looks at `/dev/kvm` and the CPU's flags.
 #[must_use]
 pub fn virtualization() -> Virtualization {
@@ -86,6 +125,18 @@ fn has_flag(cpuinfo: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_that_are_promised_are_not_free() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(HugePages::in_directory(directory.path()), None);
+        for (name, number) in [("nr_hugepages", "8\n"), ("free_hugepages", "6\n"), ("resv_hugepages", "4\n")]
+        {
+            fs::write(directory.path().join(name), number).unwrap();
+        }
+        assert_eq!(HugePages::in_directory(directory.path()), Some(HugePages { total: 8, free: 2 }));
+        assert!(HostMemory::now().total_mib > 64);
+    }
 
     #[test]
     fn flags_are_whole_words() {

@@ -4,9 +4,12 @@
 //! nothing fails half way; then it [launches](Hypervisor::launch) a machine and
 //! hands out its parts. What happens in the machine is [`vm`](crate::vm)'s.
 
+mod check;
 mod error;
 pub mod firecracker;
+mod guest_memory;
 mod host;
+mod options;
 mod qemu;
 mod select;
 
@@ -21,8 +24,11 @@ use std::{
 use fcvm_proto::session::LinkKey;
 use tokio::{net::UnixStream, process::Child, sync::watch};
 
+pub use check::Request;
 pub use error::HypervisorError;
-pub use host::{Virtualization, virtualization};
+pub use guest_memory::{GuestMemory, guest_memory};
+pub use host::{HostMemory, HugePages, Virtualization, virtualization};
+pub use options::{CpuTemplate, DiskLimits, MachineOptions, Pages};
 pub use select::{Choice, Selection, Wanted, select};
 
 /// A kind of virtual machine.
@@ -57,6 +63,12 @@ pub struct Capabilities {
     pub max_cpus: u8,
     /// How a guest's CPU time relates to the host's, for waits: 1 native, 10 emulated.
     pub slowness: u32,
+    /// Whether a machine's memory can be taken back and asked about.
+    pub balloon: bool,
+    /// Whether a machine's memory can lie in huge pages.
+    pub huge_pages: bool,
+    /// Whether a guest can be shown another CPU.
+    pub cpu_templates: bool,
 }
 
 /// A machine to be made: plain data.
@@ -78,6 +90,8 @@ pub struct MachineConfig {
     pub memory_mib: u32,
     /// In the order that the guest expects.
     pub disks: Vec<Disk>,
+    /// What it has beyond the usual.
+    pub options: MachineOptions,
     /// Directory for sockets: short, private, there.
     pub runtime_dir: PathBuf,
 }
@@ -91,6 +105,8 @@ pub struct Disk {
     pub path: PathBuf,
     /// Who may write it.
     pub access: Access,
+    /// How much of it the machine may move.
+    pub limits: DiskLimits,
 }
 
 /// How a machine uses a disk.
@@ -187,7 +203,13 @@ fn test_machine() -> MachineConfig {
         link_key: LinkKey([0xab; 16]),
         cpus: 2,
         memory_mib: 512,
-        disks: vec![Disk { serial: "base".into(), path: "/with,comma".into(), access: Access::ReadOnly }],
+        disks: vec![Disk {
+            serial: "base".into(),
+            path: "/with,comma".into(),
+            access: Access::ReadOnly,
+            limits: DiskLimits::default(),
+        }],
+        options: MachineOptions::default(),
         runtime_dir: "/run".into(),
     }
 }

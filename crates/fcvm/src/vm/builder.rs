@@ -7,7 +7,7 @@ use fcvm_proto::Job;
 
 use super::{DetachKeys, Input, Output, Plan, Starter, Timings, log::LEAST_LIMIT, run};
 use crate::{
-    hypervisor::{Access, Disk, Hypervisor},
+    hypervisor::{Access, Disk, DiskLimits, Hypervisor, MachineOptions},
     image::{
         archive,
         disk::{DiskBuilder, DiskError},
@@ -70,8 +70,13 @@ impl GuestBuilder<'_> {
         let file = File::create_new(&archive_path)?;
         archive::write(source, &file)?;
         file.set_len(file.metadata()?.len().next_multiple_of(SECTOR))?;
-        let disk =
-            |serial: &str, path: &Path, access| Disk { serial: serial.into(), path: path.into(), access };
+        let limits = DiskLimits::default();
+        let disk = |serial: &str, path: &Path, access| Disk {
+            serial: serial.into(),
+            path: path.into(),
+            access,
+            limits,
+        };
         let plan = Plan {
             assets: self.assets.clone(),
             job: Job::BuildImage,
@@ -82,6 +87,8 @@ impl GuestBuilder<'_> {
             hostname: claim.state().id.short().to_owned(),
             cpus: CPUS,
             memory_mib: MEMORY_MIB,
+            machine: MachineOptions::default(),
+            scratch_limits: limits,
             kernel_arguments: None,
             input: Input::Null,
             output: Output::Inherited,

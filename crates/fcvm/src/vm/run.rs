@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     health::HealthCheck,
-    hypervisor::{Access, Disk, Hypervisor, MachineConfig},
+    hypervisor::{Access, Disk, DiskLimits, Hypervisor, MachineConfig, MachineOptions},
     process::{Front, Parent, SignalNumber},
     setup::Assets,
     state::{Claim, HealthStatus, RestartPolicy, Status},
@@ -34,6 +34,10 @@ pub struct Plan {
     pub cpus: u8,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// What the machine has beyond the usual.
+    pub machine: MachineOptions,
+    /// How much of the scratch disk it may move.
+    pub scratch_limits: DiskLimits,
     /// More kernel parameters.
     pub kernel_arguments: Option<String>,
     /// Where the container's input comes from.
@@ -215,8 +219,18 @@ async fn attempt(
     crate::failpoint::reach("spools-made");
     let link_key = LinkKey(random()?);
     let mut disks = vec![
-        Disk { serial: "base".into(), path: plan.assets.base.clone(), access: Access::ReadOnly },
-        Disk { serial: "scratch".into(), path: scratch, access: Access::Ephemeral },
+        Disk {
+            serial: "base".into(),
+            path: plan.assets.base.clone(),
+            access: Access::ReadOnly,
+            limits: DiskLimits::default(),
+        },
+        Disk {
+            serial: "scratch".into(),
+            path: scratch,
+            access: Access::Ephemeral,
+            limits: plan.scratch_limits,
+        },
     ];
     disks.extend(plan.disks.iter().cloned());
     let machine = hypervisor.launch(&MachineConfig {
@@ -228,6 +242,7 @@ async fn attempt(
         cpus: boot.cpus,
         memory_mib: plan.memory_mib,
         disks,
+        options: plan.machine.clone(),
         runtime_dir: claim.runtime_dir().to_owned(),
     })?;
     timings.launched();

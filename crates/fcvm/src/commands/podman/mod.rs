@@ -3,6 +3,7 @@
 mod attach;
 mod detach;
 mod id_files;
+mod machine;
 mod run;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::{error::Error as _, path::Path, process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use fcvm_proto::{Container, Job};
 
-use super::id_files::IdFiles;
+use super::{id_files::IdFiles, machine};
 use crate::{
     cli::{
         health::Health,
@@ -13,7 +13,7 @@ use crate::{
     },
     commands::{self, environment},
     health::{HealthCheck, Probe},
-    hypervisor::{self, Access, Disk, HypervisorError, Selection, Wanted},
+    hypervisor::{self, Access, Disk, HostMemory, MachineOptions, Request, Selection, Wanted},
     image::{
         self, ImageError, Store, StoredImage,
         disk::{DiskBuilder, HostBuilder, WithFallback},
@@ -44,7 +44,8 @@ pub(super) fn run(
     }
     IdFiles::check(&arguments)?;
     let container = container(&arguments)?;
-    let selection = choose(&arguments, data, printer)?;
+    let machine = machine::options(&arguments.machine)?;
+    let selection = choose(&arguments, &machine, data, printer)?;
     let overrides = Overrides::from(arguments.sources.clone());
     let assets = if arguments.setup {
         setup::ensure(data, &overrides, Rebuild::Missing, printer)?
@@ -93,7 +94,7 @@ pub(super) fn run(
         Some(hostname) => hostname.0.clone(),
         None => claim.state().id.short().to_owned(),
     };
-    let plan = plan(&arguments, starter, assets, &image, container, hostname);
+    let plan = plan(&arguments, starter, assets, &image, container, machine, hostname);
     let ended = commands::block_on(vm::run(&*selection.hypervisor, &plan, &mut claim, &mut timings))?;
     if claim.state().started.is_some() {
         id_files.keep();
@@ -139,18 +140,20 @@ fn tell_why(directory: &Path, printer: &Printer) {
 
 /// The hypervisor, checked against what is asked of it; says once per boot of
 /// this host why the choice is not the best.
-fn choose(arguments: &Run, data: &DataDir, printer: &Printer) -> anyhow::Result<Selection> {
+fn choose(
+    arguments: &Run,
+    options: &MachineOptions,
+    data: &DataDir,
+    printer: &Printer,
+) -> anyhow::Result<Selection> {
     let wanted = Wanted {
         choice: arguments.hypervisor,
         firecracker: arguments.firecracker.as_deref(),
         own_kernel: arguments.sources.kernel.is_some(),
     };
     let selection = hypervisor::select(&wanted, data)?;
-    let limit = selection.hypervisor.capabilities().max_cpus;
-    if arguments.cpus > limit {
-        let hypervisor = selection.hypervisor.name();
-        return Err(HypervisorError::TooManyCpus { cpus: arguments.cpus, limit, hypervisor }.into());
-    }
+    let request = Request { cpus: arguments.cpus, memory_mib: arguments.memory.0, options };
+    request.check(&*selection.hypervisor, &HostMemory::now())?;
     if let Some(warning) = &selection.warning
         && data.first_time_since_boot("hypervisor-warning")
     {
@@ -208,16 +211,25 @@ fn plan(
     assets: Assets,
     image: &StoredImage,
     container: Container,
+    machine: MachineOptions,
     hostname: String,
 ) -> Plan {
     let background = matches!(starter, Starter::Parent(_));
+    let limits = machine::disk_limits(&arguments.machine);
     Plan {
         assets,
         job: Job::Container(Box::new(Container { image: image.id.hex(), ..container })),
-        disks: vec![Disk { serial: "image".into(), path: image.disk.clone(), access: Access::ReadOnly }],
+        disks: vec![Disk {
+            serial: "image".into(),
+            path: image.disk.clone(),
+            access: Access::ReadOnly,
+            limits,
+        }],
         hostname,
         cpus: arguments.cpus,
         memory_mib: arguments.memory.0,
+        machine,
+        scratch_limits: limits,
         kernel_arguments: (!arguments.kernel_args.is_empty()).then(|| arguments.kernel_args.join(" ")),
         // In the background nobody has input for it: it has one that does not end.
         input: if arguments.interactive && !background { Input::Inherited } else { Input::Null },

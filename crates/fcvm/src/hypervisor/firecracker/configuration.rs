@@ -2,41 +2,56 @@
 
 use super::{
     api::{
-        ApiError, BootSource, CacheType, Client, DeviceId, Drive, Entropy, IoEngine,
-        MachineConfig as Processors, Vsock,
+        ApiError, Balloon, BootSource, CacheType, Client, DeviceId, Drive, Entropy, HugePages, IoEngine,
+        MachineConfig as Processors, RateLimiter, TokenBucket, Vsock,
     },
     kernel, vsock,
 };
-use crate::hypervisor::{Access, Disk, HypervisorError, MachineConfig};
+use crate::hypervisor::{Access, CpuTemplate, Disk, DiskLimits, HypervisorError, MachineConfig, Pages};
 
 /// The guest's address on vsock: the first that is free, as each machine has a vsock of its own.
 const GUEST_CID: u32 = 3;
+/// Seconds between what the guest tells of its memory. Firecracker complains of one that is slower,
+/// as an emulated kernel at work is.
+const STATISTICS: u16 = 1;
+/// Milliseconds in which a limit's bucket becomes full again: limits are by the second.
+const REFILL: u64 = 1000;
 
 /// The bodies of all requests before the start.
 #[derive(Debug)]
 pub(super) struct Configuration {
     processors: Processors,
+    cpu_template: Option<CpuTemplate>,
     boot: BootSource,
     drives: Vec<Drive>,
+    balloon: Option<Balloon>,
     vsock: Vsock,
     entropy: Entropy,
 }
 
 impl Configuration {
-    /// What makes this machine.
+    /// What makes this machine, whose guest is so many times slower than the host.
     ///
     /// # Errors
     /// Where Firecracker cannot have such a machine.
-    pub(super) fn of(machine: &MachineConfig) -> Result<Self, HypervisorError> {
+    pub(super) fn of(machine: &MachineConfig, slowness: u16) -> Result<Self, HypervisorError> {
         let boot = BootSource {
             initrd_path: Some(machine.initrd.clone()),
             boot_args: Some(kernel::parameters(machine)?),
             ..BootSource::new(&machine.kernel)
         };
         Ok(Self {
-            processors: Processors::new(machine.cpus, machine.memory_mib),
+            processors: Processors {
+                huge_pages: match machine.options.pages {
+                    Pages::Usual => HugePages::None,
+                    Pages::Huge => HugePages::TwoMib,
+                },
+                ..Processors::new(machine.cpus, machine.memory_mib)
+            },
+            cpu_template: machine.options.cpu_template.clone(),
             boot,
             drives: machine.disks.iter().enumerate().map(|(index, disk)| drive(index, disk)).collect(),
+            balloon: machine.options.balloon_mib.map(|mib| balloon(mib, slowness)),
             // Seen from the process's own directory.
             vsock: Vsock { guest_cid: GUEST_CID, uds_path: vsock::SOCKET.into() },
             entropy: Entropy::default(),
@@ -50,9 +65,16 @@ impl Configuration {
     /// What it refuses.
     pub(super) async fn apply(&self, client: &Client) -> Result<(), ApiError> {
         client.put_machine_config(&self.processors).await?;
+        if let Some(CpuTemplate(template)) = &self.cpu_template {
+            client.put_cpu_config(template).await?;
+        }
         client.put_boot_source(&self.boot).await?;
         for drive in &self.drives {
             client.put_drive(drive).await?;
+        }
+        // After the memory that it takes from.
+        if let Some(balloon) = &self.balloon {
+            client.put_balloon(balloon).await?;
         }
         client.put_vsock(&self.vsock).await?;
         client.put_entropy(&self.entropy).await
@@ -70,24 +92,44 @@ fn drive(index: usize, disk: &Disk) -> Drive {
         },
         // Its other engine makes restoring slow.
         io_engine: Some(IoEngine::Sync),
+        rate_limiter: limiter(disk.limits),
         ..Drive::new(id, &disk.path)
     }
 }
 
+/// A guest that runs out of memory takes back what it gave, before it kills anything.
+fn balloon(amount_mib: u32, slowness: u16) -> Balloon {
+    Balloon {
+        amount_mib,
+        deflate_on_oom: true,
+        stats_polling_interval_s: STATISTICS.saturating_mul(slowness),
+        ..Balloon::default()
+    }
+}
+
+fn limiter(limits: DiskLimits) -> Option<RateLimiter> {
+    let bucket = |size| TokenBucket { size, one_time_burst: None, refill_time: REFILL };
+    let limiter = RateLimiter { bandwidth: limits.bytes.map(bucket), ops: limits.operations.map(bucket) };
+    (limits != DiskLimits::default()).then_some(limiter)
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::{json, to_value};
+
     use super::*;
-    use crate::hypervisor::test_machine;
+    use crate::hypervisor::{MachineOptions, test_machine};
 
     #[test]
     fn disks_keep_their_order_and_access() {
-        let disk = |path: &str, access| Disk { serial: path.into(), path: path.into(), access };
+        let limits = DiskLimits::default();
+        let disk = |path: &str, access| Disk { serial: path.into(), path: path.into(), access, limits };
         let disks = vec![
             disk("/base", Access::ReadOnly),
             disk("/scratch", Access::Ephemeral),
             disk("/kept", Access::Durable),
         ];
-        let configuration = Configuration::of(&MachineConfig { disks, ..test_machine() }).unwrap();
+        let configuration = Configuration::of(&MachineConfig { disks, ..test_machine() }, 1).unwrap();
         let seen: Vec<_> = configuration
             .drives
             .iter()
@@ -100,5 +142,41 @@ mod tests {
         ];
         assert_eq!(seen, expected);
         assert!(configuration.drives.iter().all(|drive| !drive.is_root_device), "the agent finds the root");
+    }
+    #[test]
+    fn a_usual_machine_is_told_of_nothing_else() {
+        let configuration = Configuration::of(&test_machine(), 1).unwrap();
+        assert_eq!(configuration.processors, Processors::new(2, 512));
+        assert_eq!(configuration.balloon, None);
+        assert_eq!(configuration.cpu_template, None);
+        assert_eq!(configuration.drives[0].rate_limiter, None);
+    }
+
+    #[test]
+    fn what_is_beyond_the_usual_has_a_body_of_its_own() {
+        let template = json!({ "kvm_capabilities": ["!56"] }).as_object().unwrap().clone();
+        let mut machine = test_machine();
+        machine.options = MachineOptions {
+            balloon_mib: Some(64),
+            pages: Pages::Huge,
+            cpu_template: Some(CpuTemplate(template.clone())),
+        };
+        machine.disks[0].limits = DiskLimits { bytes: Some(10 << 20), operations: None };
+        let configuration = Configuration::of(&machine, 10).unwrap();
+        assert_eq!(configuration.processors.huge_pages, HugePages::TwoMib);
+        assert_eq!(configuration.cpu_template, Some(CpuTemplate(template)));
+        let body = json!({
+            "amount_mib": 64,
+            "deflate_on_oom": true,
+            "stats_polling_interval_s": 10,
+            "free_page_hinting": false,
+            "free_page_reporting": false,
+        });
+        assert_eq!(to_value(configuration.balloon).unwrap(), body);
+        let body = json!({ "bandwidth": { "size": 10_485_760, "refill_time": 1000 } });
+        assert_eq!(to_value(configuration.drives[0].rate_limiter).unwrap(), body);
+        let limits = DiskLimits { bytes: None, operations: Some(100) };
+        let body = json!({ "ops": { "size": 100, "refill_time": 1000 } });
+        assert_eq!(to_value(limiter(limits)).unwrap(), body);
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod api;
 mod configuration;
+mod guest_memory;
 mod kernel;
 mod process;
 mod ready;
@@ -24,6 +25,7 @@ use std::{
 
 use tokio::{net::UnixStream, sync::watch};
 
+pub(super) use guest_memory::guest_memory;
 pub use version::{LEAST, Version};
 
 use self::{
@@ -76,6 +78,11 @@ impl Firecracker {
         &self.program
     }
 
+    /// How a guest's CPU time relates to the host's.
+    fn slowness(&self) -> u16 {
+        if self.host == Virtualization::Kvm { 1 } else { 10 }
+    }
+
     /// Which one it is.
     #[must_use]
     pub fn version(&self) -> Version {
@@ -90,7 +97,14 @@ impl Hypervisor for Firecracker {
 
     fn capabilities(&self) -> Capabilities {
         let accelerated = self.host == Virtualization::Kvm;
-        Capabilities { accelerated, max_cpus: MAX_CPUS, slowness: if accelerated { 1 } else { 10 } }
+        Capabilities {
+            accelerated,
+            max_cpus: MAX_CPUS,
+            slowness: self.slowness().into(),
+            balloon: true,
+            huge_pages: true,
+            cpu_templates: true,
+        }
     }
 
     fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError> {
@@ -105,7 +119,7 @@ impl Hypervisor for Firecracker {
             check_socket(socket)?;
             vsock::forget(socket).map_err(failed(socket))?;
         }
-        let configuration = Configuration::of(machine)?;
+        let configuration = Configuration::of(machine, self.slowness())?;
         let doorbell = Doorbell::hang(&device).map_err(failed(&device))?;
         crate::failpoint::reach("sockets-made");
         let ready = ready::Socket::expect(&api).map_err(failed(&api))?;

@@ -3,7 +3,7 @@
 use fcvm_proto::session::LinkKey;
 
 use super::fds;
-use crate::hypervisor::{Access, Disk, MachineConfig};
+use crate::hypervisor::{Access, Disk, DiskLimits, MachineConfig};
 
 /// Emulated CPU: x86-64-v2 without AVX, which a translator pays for at every
 /// context switch (0.3 s of a boot).
@@ -84,7 +84,18 @@ fn drive(index: usize, disk: &Disk) -> String {
     };
     // A full host disk is the guest's I/O error, not a machine that stops silently.
     let errors = if disk.access == Access::ReadOnly { "" } else { ",werror=report" };
-    format!("id=disk{index},file={file},format=raw,if=none,{access}{errors},rerror=report")
+    format!(
+        "id=disk{index},file={file},format=raw,if=none,{access}{errors},rerror=report{}",
+        throttling(disk.limits)
+    )
+}
+
+/// Reads and writes together, as Firecracker limits them.
+fn throttling(limits: DiskLimits) -> String {
+    let limit = |name, limit: Option<u64>| {
+        limit.map_or_else(String::new, |limit| format!(",throttling.{name}-total={limit}"))
+    };
+    limit("bps", limits.bytes) + &limit("iops", limits.operations)
 }
 
 fn kernel_command_line(machine: &MachineConfig, kvm: bool, tsc_khz: Option<u64>) -> String {
@@ -122,6 +133,17 @@ mod tests {
         let arguments = arguments(&test_machine(), false, Some(2_000_000)).join(" ");
         assert!(arguments.contains("-name a,,b,process="), "{arguments}");
         assert!(arguments.contains("file=/with,,comma,format=raw"), "{arguments}");
+    }
+
+    #[test]
+    fn only_disks_with_limits_are_throttled() {
+        let mut machine = test_machine();
+        let unlimited = arguments(&machine, false, None).join(" ");
+        assert!(!unlimited.contains("throttling"), "{unlimited}");
+        machine.disks[0].limits = DiskLimits { bytes: Some(1 << 20), operations: Some(100) };
+        let limited = arguments(&machine, false, None).join(" ");
+        let expected = ",throttling.bps-total=1048576,throttling.iops-total=100 -device virtio-blk-device";
+        assert!(limited.contains(expected), "{limited}");
     }
 
     #[test]

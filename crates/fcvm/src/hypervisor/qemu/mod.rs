@@ -65,7 +65,15 @@ impl Hypervisor for Qemu {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { accelerated: self.kvm, max_cpus: 32, slowness: if self.kvm { 1 } else { 10 } }
+        Capabilities {
+            accelerated: self.kvm,
+            max_cpus: 32,
+            slowness: if self.kvm { 1 } else { 10 },
+            // A balloon is blown up and asked by QMP only, the others are Firecracker's own.
+            balloon: false,
+            huge_pages: false,
+            cpu_templates: false,
+        }
     }
 
     fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError> {
