@@ -48,7 +48,7 @@ if [[ $tier == firecracker ]]; then
         exit 0
     fi
     export FCVM_TEST_HYPERVISOR=firecracker FCVM_FIRECRACKER=$firecracker
-    "$firecracker" --version | sed -n '1p'
+    version=$("$firecracker" --version | sed -n '1p')
 fi
 
 scripts/deps.sh test
@@ -157,6 +157,11 @@ if [[ $1 == here && -z ${FILTER:-} ]]; then
     else
         echo "left out: the group firecracker: no Firecracker in FCVM_FIRECRACKER or PATH: make test-firecracker"
     fi
+fi
+if [[ $tier == firecracker ]]; then
+    echo
+    echo "$version at $firecracker, $(uname -m), $SECONDS s"
+    echo "not on it, as they are the same whatever runs the VM or take hours there: all other tests of VMs"
 fi
 echo
 echo "$((passed > skipped ? passed - skipped : 0)) passed, $failed failed, $skipped skipped"

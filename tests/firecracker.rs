@@ -114,10 +114,6 @@ fn vm_firecracker_refuses_what_it_cannot_run() {
         &["--kernel-args", &long],
         &["Firecracker takes 1408", "hint: shorten --kernel-args"],
     );
-    let output = env.fcvm().args(["podman", "run", "--cpus", "33", "hello", "true"]).run();
-    output.assert_code(125);
-    let words = "33 virtual CPUs are more than the 32 that firecracker can have";
-    assert!(output.stderr.contains(words), "{}", output.stderr);
     // What has the magic number of a kernel and nothing else of one.
     let mut elf = vec![0_u8; 4096];
     elf[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0");

@@ -70,8 +70,11 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let hypervisor =
-            select(&Wanted { choice: Choice::Qemu, ..Wanted::default() }, &data).unwrap().hypervisor;
+        let firecracker = env.variable("FCVM_FIRECRACKER").map(PathBuf::from);
+        let choice = if firecracker.is_some() { Choice::Firecracker } else { Choice::Qemu };
+        let wanted =
+            Wanted { choice, firecracker: firecracker.as_deref(), own_kernel: overrides.kernel.is_some() };
+        let hypervisor = select(&wanted, &data).unwrap().hypervisor;
         let mut machine = hypervisor.launch(&config).unwrap();
         let console = std::fs::File::from(machine.console);
         std::thread::spawn(move || std::io::copy(&mut &console, &mut std::io::sink()));

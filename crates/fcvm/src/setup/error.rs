@@ -138,6 +138,13 @@ pub enum SetupError {
         #[source]
         source: HttpError,
     },
+    /// Firecracker was asked for, and cannot be had.
+    #[error("failed to install Firecracker")]
+    Firecracker {
+        /// Why.
+        #[source]
+        source: Box<SetupError>,
+    },
     /// The plan names no Firecracker for this architecture.
     #[error("the plan has no `firecracker.{arch}`")]
     NoRelease {
@@ -216,6 +223,7 @@ impl SetupError {
             Self::UnfitAgent { .. } => Some(
                 "build it statically for this machine, for instance with the musl target of Rust".into(),
             ),
+            Self::Firecracker { .. } => Some(super::firecracker::BY_HAND.into()),
             Self::PlanExists { .. } => Some("--force overwrites it".into()),
             Self::Io { action: FIND_KERNEL, .. } => {
                 Some("name a kernel that exists, or none for the one that `fcvm setup` installs".into())

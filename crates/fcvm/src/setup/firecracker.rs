@@ -30,6 +30,10 @@ const PROGRAMS: [&str; 2] = ["firecracker", "jailer"];
 /// The digest of the archive that the programs came from.
 const ORIGIN: &str = "release.sha256";
 
+/// What to do where the network does not give it.
+pub(super) const BY_HAND: &str =
+    "where you have its release, put `firecracker` into PATH or name it with FCVM_FIRECRACKER";
+
 /// When Firecracker is downloaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fetch {
@@ -74,12 +78,11 @@ pub fn ensure(
         Err(error) if fetch == Fetch::WhereUseful => {
             let error = anyhow::Error::from(error);
             printer.warn(format_args!(
-                "Firecracker could not be downloaded, VMs will run on QEMU: {error:#}; where you have \
-                 its release, put `firecracker` into PATH or name it with FCVM_FIRECRACKER"
+                "Firecracker could not be downloaded, VMs will run on QEMU: {error:#}; {BY_HAND}"
             ));
             Ok(None)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(SetupError::Firecracker { source: Box::new(error) }),
     }
 }
 
@@ -132,9 +135,12 @@ fn unpack(archive: &[u8]) -> io::Result<[Vec<u8>; PROGRAMS.len()]> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
+    use crate::hash::Digest;
 
     fn archive(names: &[&str]) -> Vec<u8> {
         let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
@@ -159,5 +165,44 @@ mod tests {
         let error = unpack(&archive(&[&of("firecracker")])).unwrap_err();
         assert!(error.to_string().contains("no jailer"), "{error}");
         assert!(unpack(b"not gzip").is_err());
+    }
+
+    #[test]
+    fn a_release_is_downloaded_once_and_only_where_it_is_the_plans() {
+        let arch = env::consts::ARCH;
+        let names = [format!("firecracker-v1.16.1-{arch}"), format!("jailer-v1.16.1-{arch}")];
+        let archive = archive(&names.each_ref().map(String::as_str));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/fc.tgz", listener.local_addr().unwrap());
+        let sha256 = Digest::of(&archive);
+        let server = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    request.extend(byte);
+                }
+                let length = archive.len();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+                stream.write_all(&[head.as_bytes(), &archive].concat()).unwrap();
+            }
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("firecracker");
+        let printer = Printer::from_env();
+        let wrong = Release { url: url.clone(), sha256: Digest::of(b"another") };
+        let error = install(&wrong, &target, &printer).unwrap_err();
+        assert!(matches!(error, SetupError::WrongDigest { .. }), "{error}");
+        assert!(!target.exists());
+        let release = Release { url, sha256 };
+        for _ in 0..2 {
+            let program = install(&release, &target, &printer).unwrap();
+            assert_eq!(fs_err::read_to_string(&program).unwrap(), names[0]);
+            assert_eq!(program.metadata().unwrap().permissions().mode() & 0o777, 0o755);
+        }
+        server.join().unwrap();
     }
 }

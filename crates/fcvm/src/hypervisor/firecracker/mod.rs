@@ -57,7 +57,8 @@ pub struct Firecracker {
 /// # Errors
 /// Where there is none, or one that will not do.
 pub fn find(given: Option<&Path>, data: &DataDir) -> Result<Firecracker, HypervisorError> {
-    let program = match given {
+    // An empty variable is none.
+    let program = match given.filter(|given| !given.as_os_str().is_empty()) {
         Some(given) => std::fs::canonicalize(given)
             .map_err(|source| HypervisorError::Start { program: given.to_owned(), source })?,
         None => find_program(PROGRAM)
