@@ -120,7 +120,9 @@ fn vm_firecracker_refuses_what_it_cannot_run() {
     let kernel = env.file("vmlinux", elf).display().to_string();
     let output = env.run(&["--kernel", &kernel, "hello", "true"]).run();
     output.assert_code(125);
-    assert!(output.stderr.starts_with("error: "), "{}", output.stderr);
+    let words = "error: Firecracker refused `PUT /actions` (HTTP 400): Start microvm error:";
+    assert!(output.stderr.contains(words), "{}", output.stderr);
+    assert!(output.stderr.contains("hint: give --kernel"), "{}", output.stderr);
     env.assert_nothing_left();
 }
 
@@ -224,7 +226,7 @@ fn vm_firecracker_runs_on_while_nobody_reads_its_console() {
             status = started.process.wait() => status.unwrap(),
             connected = started.link.pipe() => panic!("a guest without an agent: {connected:?}"),
         };
-        assert_eq!(backend.death(status), Death::Guest(Stop::Reset), "{status}");
+        assert_eq!(backend.death(status, ""), Death::Guest(Stop::Reset), "{status}");
         let mut said = Vec::new();
         fs::File::from(started.console).read_to_end(&mut said).unwrap();
         assert_eq!(said.len(), 4096, "all that had room, and no more");

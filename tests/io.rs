@@ -24,8 +24,9 @@ fn vm_input_is_forwarded_with_its_end() {
     assert!(output.stdout == bytes, "{} bytes came back", output.stdout.len());
     // Every way to have none.
     env.run(&["-i", "hello", "cat"]).run().assert_stdout("");
-    let closed = r#"exec "$0" podman run -i hello sh -c 'cat; echo end' <&-"#;
-    env.program_in_env("sh").args(["-c", closed]).arg(env.program()).run().assert_stdout("end");
+    let closed = r#"exec "$0" podman run "$@" -i hello sh -c 'cat; echo end' <&-"#;
+    let shell = env.program_in_env("sh").args(["-c", closed]).arg(env.program()).args(env.options());
+    shell.run().assert_stdout("end");
 }
 
 #[test]

@@ -149,7 +149,8 @@ fn vm_stop_asks_and_then_kills() {
     let stubborn = detach(&env, &["--name", "stubborn"], &format!("trap 'echo no' TERM; echo ready; {LOOP}"));
     wait_for_log(&env, &gentle, "ready");
     wait_for_log(&env, &stubborn, "ready");
-    fcvm(&env, &["stop", &gentle]).assert_stdout(&gentle);
+    // Its shell may take long to hear of it.
+    fcvm(&env, &["stop", "--time", "300", &gentle]).assert_stdout(&gentle);
     fcvm(&env, &["wait", &gentle]).assert_stdout("5");
     fcvm(&env, &["logs", &gentle]).assert_stdout("ready\nbye");
     fcvm(&env, &["stop", "--time", "2", "--all"]).assert_stdout("stubborn");

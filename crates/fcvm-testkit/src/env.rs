@@ -163,7 +163,9 @@ impl TestEnv {
         self.fcvm().args(["podman", "run"]).args(self.options()).args(arguments)
     }
 
-    fn options(&self) -> &'static [&'static str] {
+    /// What the engine wants of every `fcvm podman run`, which [`run`](Self::run) adds.
+    #[must_use]
+    pub fn options(&self) -> &'static [&'static str] {
         self.engine.map_or(&[], |engine| &engine.options)
     }
 

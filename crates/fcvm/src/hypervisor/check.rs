@@ -97,7 +97,7 @@ mod tests {
             unreachable!("only asked")
         }
 
-        fn death(&self, _: ExitStatus) -> Death {
+        fn death(&self, _: ExitStatus, _: &str) -> Death {
             Death::Unknown
         }
     }

@@ -203,6 +203,9 @@ impl HypervisorError {
             )),
             Self::NoKvm { obstacle } => Some(obstacle.advice().into()),
             Self::KernelParameters { .. } => Some("shorten --kernel-args".into()),
+            Self::Api(ApiError::Fault { message, .. }) if message.contains("Cannot load kernel") => {
+                Some("give --kernel a kernel of this architecture that is whole, or none for the plan's".into())
+            }
             Self::Api(error) => error.hint(),
             Self::SocketPath { .. } => Some("set FCVM_RUNTIME_DIR to a shorter directory".into()),
             Self::TooManyCpus { limit, .. } => Some(format!("use --cpus {limit} or fewer")),

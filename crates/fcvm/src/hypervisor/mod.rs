@@ -50,8 +50,8 @@ pub trait Hypervisor: std::fmt::Debug {
     /// session of its own.
     fn reconnect(&self, runtime_dir: &Path) -> Connecting;
 
-    /// What it means that the process of a machine ended so.
-    fn death(&self, status: ExitStatus) -> Death;
+    /// What it means that the process of a machine ended so, with these last messages.
+    fn death(&self, status: ExitStatus, messages: &str) -> Death;
 }
 
 /// What a hypervisor can do on this host.

@@ -146,8 +146,8 @@ impl Hypervisor for Firecracker {
         })
     }
 
-    fn death(&self, status: ExitStatus) -> Death {
-        process::death(status)
+    fn death(&self, status: ExitStatus, messages: &str) -> Death {
+        process::death(status, messages)
     }
 }
 

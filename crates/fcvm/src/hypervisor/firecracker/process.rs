@@ -31,6 +31,8 @@ use crate::{
 pub(super) const API_SOCKET: &str = "api.sock";
 /// Its log, in the same place.
 const MESSAGES: &str = "messages.fifo";
+/// What it logs where KVM gives a guest up.
+const KVM_ERROR: &str = "KVM_EXIT_INTERNAL_ERROR";
 /// What an id may be long.
 const MAX_ID: usize = 64;
 
@@ -83,9 +85,13 @@ fn id(name: &str) -> String {
 }
 
 /// What the end of the process tells. The codes are `FcExitCode` of Firecracker's `src/vmm/src/lib.rs`.
-pub(super) fn death(status: ExitStatus) -> Death {
+pub(super) fn death(status: ExitStatus, messages: &str) -> Death {
     let why = match status.code() {
-        // A guest that resets, and (by a race) one that KVM could not run on: it has no way to power off.
+        // By a race it ends with either.
+        Some(0 | 1) if messages.contains(KVM_ERROR) => {
+            "KVM could not run the guest on: is its kernel one for this KVM?"
+        }
+        // It has no way to power off.
         Some(0) => return Death::Guest(Stop::Reset),
         Some(1) => "it met an error, or was given a configuration that it cannot run",
         Some(2) => "it met an error that should not be",
@@ -122,12 +128,14 @@ mod tests {
 
     #[test]
     fn ends_are_explained() {
-        let exited = |code: i32| death(ExitStatus::from_raw(code << 8));
+        let exited = |code: i32| death(ExitStatus::from_raw(code << 8), "");
         assert_eq!(exited(0), Death::Guest(Stop::Reset));
         assert!(matches!(exited(148), Death::Explained(why) if why.contains("seccomp")));
         assert!(matches!(exited(149), Death::Explained(why) if why.contains("bus error")));
         assert_eq!(exited(77), Death::Unknown);
-        assert_eq!(death(ExitStatus::from_raw(9)), Death::Unknown);
+        assert_eq!(death(ExitStatus::from_raw(9), ""), Death::Unknown);
+        let given_up = death(ExitStatus::from_raw(0), "Received KVM_EXIT_INTERNAL_ERROR signal");
+        assert!(matches!(given_up, Death::Explained(why) if why.starts_with("KVM could not")));
     }
 
     #[test]

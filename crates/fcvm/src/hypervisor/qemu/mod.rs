@@ -117,7 +117,7 @@ impl Hypervisor for Qemu {
         })
     }
 
-    fn death(&self, _: ExitStatus) -> Death {
+    fn death(&self, _: ExitStatus, _: &str) -> Death {
         // QMP has told more.
         Death::Unknown
     }

@@ -37,13 +37,15 @@ impl Attempt<'_> {
             return VmError::Panicked { reason, console, started: self.claim.state().started.is_some() };
         }
         let mut why = "";
-        let stop = self.stopped.borrow().clone().or_else(|| match self.hypervisor.death(status) {
-            Death::Guest(stop) => Some(stop),
-            Death::Explained(explanation) => {
-                why = explanation;
-                None
+        let stop = self.stopped.borrow().clone().or_else(|| {
+            match self.hypervisor.death(status, &self.messages.last_lines()) {
+                Death::Guest(stop) => Some(stop),
+                Death::Explained(explanation) => {
+                    why = explanation;
+                    None
+                }
+                Death::Unknown => None,
             }
-            Death::Unknown => None,
         });
         let how = match stop {
             Some(Stop::PoweredOff) => "powered off".to_owned(),
