@@ -38,6 +38,7 @@ firecracker_group=(
     vm_what_a_killed_fcvm_left_is_removed_by_the_next_command
     vm_a_host_that_reconnects_finds_the_guest_again
     vm_guest_panic
+    vm_metadata_is_served_to_who_has_a_token
 )
 firecracker=${FCVM_FIRECRACKER:-$(command -v firecracker || true)}
 if [[ $tier == firecracker ]]; then
@@ -90,7 +91,7 @@ if cargo nextest --version > /dev/null 2>&1; then
     fi
     if [[ $tier == firecracker ]]; then
         named=$(printf ' | test(=%s)' "${firecracker_group[@]}")
-        run+=(--profile firecracker -E "binary(firecracker_api)$named")
+        run+=(--profile firecracker -E "binary(firecracker_api) | binary(firecracker)$named")
     fi
     if [[ -n ${STREAM:-} ]]; then run+=(--no-capture); fi
     if [[ -n ${FILTER:-} ]]; then run+=("$FILTER"); fi
@@ -99,7 +100,7 @@ if cargo nextest --version > /dev/null 2>&1; then
         # `BINARY NAME`
         "${list[@]}" ${FILTER:+"$FILTER"} 2> /dev/null | awk '{ print $NF }' > "$work/names" || true
     fi
-    sed -i -n '/ Summary /,$p' "$work/log"
+    sed -i -n '/^ *\(\x1b\[[0-9;]*m\)* *Summary/,$p' "$work/log"
     passed=$(sum '[0-9]+(?= passed)')
     failed=$(($(sum '[0-9]+(?= failed)') + $(sum '[0-9]+(?= timed out)') + $(sum '[0-9]+(?= exec failed)')))
 else

@@ -30,7 +30,7 @@ fn vm() -> Option<TestEnv> {
 }
 
 /// A program that is called `firecracker`.
-fn program(env: &TestEnv, script: &str) -> PathBuf {
+fn program_that_says(env: &TestEnv, script: &str) -> PathBuf {
     let path = env.file("firecracker", format!("#!/bin/sh\n{script}\n"));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
@@ -80,7 +80,7 @@ fn vm_firecracker_killed_at_any_step_is_told_and_undone() {
 #[test]
 fn vm_firecracker_of_another_kind_or_age_is_refused() {
     let Some(env) = vm() else { return };
-    let given = |script| program(&env, script).display().to_string();
+    let given = |script| program_that_says(&env, script).display().to_string();
     let old = given("echo Firecracker v1.10.1");
     let words =
         ["is Firecracker 1.10.1, older than 1.16.1", "hint: `fcvm setup --with-firecracker` downloads"];
@@ -99,7 +99,7 @@ fn vm_firecracker_that_ends_by_itself_is_explained() {
         let script = format!(
             "if [ \"$1\" = --version ]; then echo Firecracker v1.16.1; exit; fi\necho wrong >&2; exit {code}"
         );
-        let given = program(&env, &script).display().to_string();
+        let given = program_that_says(&env, &script).display().to_string();
         let died = format!("error: `firecracker` died: exit status: {code} (");
         assert_refused(&env, &["--firecracker", &given], &[&died, why, "  | wrong"]);
     }
@@ -124,6 +124,73 @@ fn vm_firecracker_refuses_what_it_cannot_run() {
     assert!(output.stderr.contains(words), "{}", output.stderr);
     assert!(output.stderr.contains("hint: give --kernel"), "{}", output.stderr);
     env.assert_nothing_left();
+}
+
+#[test]
+fn root_vm_firecracker_jailer_says_what_it_lacks() {
+    if !needs_root() || !needs_programs(&["setpriv"]) {
+        return;
+    }
+    let Some(env) = vm() else { return };
+    // No file need be reached: this is looked at first.
+    let program = env.sockets().join("fcvm");
+    fs::copy(env.program(), &program).unwrap();
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+    command.args(["--data-dir", "/tmp/none", "podman", "run", "--jailer", "hello"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(
+        said.contains("error: Firecracker's jailer can be used by root only\nhint: run fcvm as root;"),
+        "{said}"
+    );
+    // A script, as a program that is linked dynamically, does not start where there is nothing else.
+    let script = program_that_says(&env, "echo Firecracker v1.16.1");
+    let words =
+        ["is not linked statically: the jailer cannot start it", "hint: the programs of releases are static"];
+    fs::write(script.with_file_name("jailer"), "#!/bin/sh\n").unwrap();
+    assert_refused(&env, &["--firecracker", &script.display().to_string(), "--jailer"], &words);
+    fs::remove_file(script.with_file_name("jailer")).unwrap();
+    let words = ["`nothing.max` cannot be set", "hint: `cat /sys/fs/cgroup/cgroup.controllers`"];
+    if env
+        .variable("FCVM_FIRECRACKER")
+        .is_some_and(|program| PathBuf::from(program).with_file_name("jailer").exists())
+    {
+        let arguments = ["--jailer", "--cgroup-conf", "nothing.max=1"];
+        let output = env.run(&arguments).args(["hello", "true"]).run();
+        output.assert_code(125);
+        let dynamic = output.stderr.contains("is not linked statically");
+        assert!(dynamic || words.iter().all(|words| output.stderr.contains(words)), "{}", output.stderr);
+    }
+    let output = env.run(&["--hypervisor", "qemu", "--jailer", "hello", "true"]).run();
+    output.assert_code(125);
+    assert!(output.stderr.contains("qemu has no `--jailer`"), "{}", output.stderr);
+    env.assert_nothing_left();
+}
+
+/// Only who has a token is told, and a token is had by PUT.
+const METADATA: &str = r#"
+ask() { printf "$1 HTTP/1.1\r\nHost: m\r\n$2\r\n" | nc -w 600 169.254.169.254 80; }
+wget -q -O- http://169.254.169.254/name 2>&1; echo "without: $?"
+ask "PUT /latest/api/token" "X-metadata-token-ttl-seconds: 600\r\n" > /tmp/answer &
+until grep -qE '^[A-Za-z0-9+/=]{40,}$' /tmp/answer; do sleep 0.1; done
+token=$(tail -n 1 /tmp/answer)
+for path in name hostname labels/a; do
+    wget -q -O- --header "X-metadata-token: $token" http://169.254.169.254/$path; echo
+done
+wget -q -O- --header "X-metadata-token: $token" --header "Accept: application/json" http://169.254.169.254/labels
+exit 0
+"#;
+
+#[test]
+fn vm_metadata_is_served_to_who_has_a_token() {
+    let Some(env) = vm() else { return };
+    let arguments =
+        ["--name", "told", "--hostname", "host", "--label", "a=b c", "hello", "sh", "-c", METADATA];
+    let output = env.run(&arguments).run();
+    let expected = "wget: server returned error: HTTP/1.1 401 \nwithout: 1\ntold\nhost\nb c\n{\"a\":\"b c\"}";
+    output.assert_stdout(expected);
 }
 
 /// Sockets that a machine which was killed has left do not keep the next from starting.
@@ -178,7 +245,8 @@ fn vm_firecracker_takes_the_place_of_stale_sockets() {
     let running = run.env(VARIABLE, "log-made=stop").spawn();
     running.wait_until_stopped();
     let directories = fs::read_dir(env.runtime()).unwrap().map(|entry| entry.unwrap().path());
-    let directory = directories.into_iter().next().unwrap();
+    let directory = directories.into_iter().next().unwrap().join("vmm");
+    fs::create_dir(&directory).unwrap();
     for name in ["api.sock", "vsock.sock", "vsock.sock_1024"] {
         drop(UnixListener::bind(directory.join(name)).unwrap());
     }
@@ -203,6 +271,7 @@ fn vm_firecracker_runs_on_while_nobody_reads_its_console() {
     fs::create_dir(&directory).unwrap();
     let machine = MachineConfig {
         name: "unread".into(),
+        id: "0123456789abcdef".into(),
         kernel: assets.kernel,
         initrd: assets.initrd,
         // Says all it has to say, and resets as it finds no init.
@@ -215,6 +284,7 @@ fn vm_firecracker_runs_on_while_nobody_reads_its_console() {
         memory_mib: 256,
         disks: Vec::new(),
         options: MachineOptions::default(),
+        metadata: None,
         runtime_dir: directory,
     };
     let backend = firecracker::find(of("FCVM_FIRECRACKER").as_deref(), &data).unwrap();

@@ -55,6 +55,7 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
     let limits = DiskLimits::default();
     let config = MachineConfig {
         name: "reconnect".into(),
+        id: "0123456789abcdef".into(),
         kernel: assets.kernel,
         initrd: assets.initrd,
         kernel_arguments: env.kernel_parameters().map(str::to_owned),
@@ -66,6 +67,7 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
             Disk { serial: "scratch".into(), path: scratch, access: Access::Ephemeral, limits },
         ],
         options: MachineOptions::default(),
+        metadata: None,
         runtime_dir: env.sockets().to_owned(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -58,8 +58,11 @@ fn vm_the_second_signal_kills_a_guest_that_is_frozen() {
 }
 
 /// Lines of the log that say how far a run is, in order. The last is before the container.
-const MOMENTS: [(&str, &str); 3] =
-    [("qemu=debug", "starting"), ("console=debug", "DEBUG console"), ("agent=debug", "hello")];
+const MOMENTS: [(&str, &str); 3] = [
+    ("qemu=debug,firecracker=debug", "starting"),
+    ("console=debug", "DEBUG console"),
+    ("agent=debug", "hello"),
+];
 
 #[test]
 fn vm_a_signal_during_the_boot_ends_it() {

@@ -2,6 +2,7 @@
 
 use crate::TerminalSize;
 use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
 
 /// The host's answer to [`Hello`](crate::Hello).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,19 @@ pub struct Network {
     pub hosts: Vec<(String, String)>,
     /// Addresses of DNS resolvers.
     pub dns: Vec<String>,
+    /// Interfaces beside loopback.
+    pub interfaces: Vec<Interface>,
+}
+
+/// A network interface of the guest. What is not here is as the kernel makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// By which the guest knows it.
+    pub mac: [u8; 6],
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// How many bits of the address are the network's, to which the interface leads.
+    pub prefix: u8,
 }
 
 /// What the guest is for.

@@ -129,7 +129,7 @@ pub enum LogLevel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Container, Identity, Job, Network, frame};
+    use crate::{Container, Identity, Interface, Job, Network, frame};
 
     /// These bytes are the protocol. If this fails you changed the wire
     /// format: raise `PROTOCOL`.
@@ -157,14 +157,23 @@ mod tests {
             identity: Identity { id: "i".into(), name: "n".into(), hostname: "h".into() },
             time_unix_nanos: 3,
             entropy: vec![4],
-            network: Network { hosts: vec![("a".into(), "b".into())], dns: vec!["d".into()] },
+            network: Network {
+                hosts: vec![("a".into(), "b".into())],
+                dns: vec!["d".into()],
+                interfaces: vec![Interface {
+                    mac: [1, 2, 3, 4, 5, 6],
+                    address: [7, 8, 9, 10].into(),
+                    prefix: 30,
+                }],
+            },
             job: Job::Container(Box::new(Container { image: "m".into(), ..Container::default() })),
         };
         assert_eq!(
             frame::encode(&ToGuest::Start(Box::new(plan))).unwrap(),
             [
-                35, 0, 0, 0, // length
+                47, 0, 0, 0, // length
                 0, 1, b'i', 1, b'n', 1, b'h', 3, 1, 4, 1, 1, b'a', 1, b'b', 1, 1, b'd', // plan
+                1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 30, // its interface
                 0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
             ]
         );

@@ -19,7 +19,7 @@ pub mod session;
 pub mod tcp;
 pub mod transport;
 
-pub use boot::{BootPlan, Container, Identity, Job, Network};
+pub use boot::{BootPlan, Container, Identity, Interface, Job, Network};
 pub use control::{Failure, FailureKind, Hello, LogLevel, LogRecord, Outcome, Stage, ToGuest, ToHost};
 pub use exec::{ExecEvent, ExecOrder, ExecRequest, ExecTarget, TerminalSize};
 pub use frame::{FrameError, MAX_FRAME};
@@ -29,4 +29,4 @@ pub use transport::Transport;
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.
-pub const PROTOCOL: u16 = 3;
+pub const PROTOCOL: u16 = 4;

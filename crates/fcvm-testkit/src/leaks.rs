@@ -64,11 +64,13 @@ fn children(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Processes that have the directory of sockets in their environment, as `fcvm` and most that it starts,
-/// or work in it, as Firecracker.
+/// or work in it, or in a part of it that is mounted elsewhere, as Firecracker in its sandbox.
 pub(crate) fn processes(sockets: &Path) -> Vec<(i32, String)> {
     let marker = [b"FCVM_RUNTIME_DIR=", sockets.as_os_str().as_bytes(), b"/"].concat();
+    let mounted = format!("{}/", sockets.display());
     let known = |path: &Path| {
         fs::read_link(path.join("cwd")).is_ok_and(|directory| directory.starts_with(sockets))
+            || fs::read_to_string(path.join("mountinfo")).is_ok_and(|mounts| mounts.contains(&mounted))
             || fs::read(path.join("environ")).is_ok_and(|bytes| {
                 bytes.split(|byte| *byte == 0).any(|variable| variable.starts_with(&marker))
             })

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod commands;
 pub mod copy;
+mod elf;
 pub mod exit;
 pub mod failpoint;
 pub mod hash;

@@ -32,8 +32,11 @@ mod tests {
 
     #[test]
     fn files_name_everyone() {
-        let network =
-            Network { hosts: vec![("10.0.0.1".into(), "gate".into())], dns: vec!["9.9.9.9".into()] };
+        let network = Network {
+            hosts: vec![("10.0.0.1".into(), "gate".into())],
+            dns: vec!["9.9.9.9".into()],
+            interfaces: Vec::new(),
+        };
         assert!(hosts("web", &network).ends_with("\n127.0.1.1 web\n10.0.0.1 gate\n"));
         assert_eq!(resolvers(&network), "nameserver 9.9.9.9\n");
     }

@@ -3,7 +3,8 @@
 pub(crate) mod clock;
 mod entropy;
 mod identity;
-mod loopback;
+mod interfaces;
+mod netlink;
 
 use anyhow::Context as _;
 use fcvm_proto::BootPlan;
@@ -16,6 +17,6 @@ pub(crate) fn apply(plan: &BootPlan) -> anyhow::Result<()> {
     clock::set(plan.time_unix_nanos).context("failed to set the clock")?;
     entropy::add(&plan.entropy).context("failed to add entropy")?;
     identity::write(&plan.identity, &plan.network).context("failed to write the guest's identity")?;
-    loopback::up().context("failed to bring up the loopback interface")?;
-    Ok(())
+    interfaces::loopback().context("failed to bring up the loopback interface")?;
+    interfaces::set_up(&plan.network.interfaces)
 }

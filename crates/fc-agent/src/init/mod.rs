@@ -1,8 +1,8 @@
 //! From the kernel's hands to a prepared root: what needs no plan.
 
-mod balloon;
 mod cgroups;
 mod cmdline;
+mod devices;
 mod disks;
 mod modules;
 mod mounts;
@@ -51,9 +51,9 @@ pub(crate) fn run() -> anyhow::Result<Guest> {
     if transport == Transport::Vsock {
         modules::load_on_demand("vmw_vsock_virtio_transport")?;
     }
-    if let Err(error) = balloon::start() {
-        // The host sees a balloon that stays empty.
-        tracing::warn!(error = format!("{error:#}"), "the balloon does not work");
+    if let Err(error) = devices::start() {
+        // The host sees a balloon that stays empty; an interface that is not there is told of later.
+        tracing::warn!(error = format!("{error:#}"), "a device does not work");
     }
     // Before anything runs at the same time: see there.
     cgroups::prepare().context("failed to prepare control groups")?;

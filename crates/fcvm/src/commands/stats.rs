@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     cli::stats::Args,
-    hypervisor::{self, GuestMemory},
+    hypervisor::{self, GuestMemory, Traffic},
     output::{Live, Printer, table},
     state::{Registry, RuntimeDir, Sample, Status, VmId, VmState},
     storage::DataDir,
@@ -34,11 +34,13 @@ struct Row {
     memory_pss_bytes: Option<u64>,
     memory_private_bytes: Option<u64>,
     memory_limit_bytes: u64,
-    /// VMs have no network yet.
+    /// By the guest.
     network_received_bytes: Option<u64>,
     network_sent_bytes: Option<u64>,
     disk_read_bytes: Option<u64>,
     disk_written_bytes: Option<u64>,
+    /// How often a limit held up the VM's disks.
+    disk_throttled_events: Option<u64>,
     threads: Option<u64>,
     /// The guest's own account of its memory, by its balloon.
     guest_memory_total_bytes: Option<u64>,
@@ -116,6 +118,13 @@ impl Ends {
     }
 }
 
+/// What a machine tells of itself.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    memory: Option<GuestMemory>,
+    traffic: Option<Traffic>,
+}
+
 /// The VMs that are looked at, and what they were at the last time.
 struct Watched {
     registry: Registry,
@@ -141,37 +150,40 @@ impl Watched {
     async fn measure(&mut self) -> anyhow::Result<Vec<Row>> {
         let mut vms = if self.all { self.registry.list_all()? } else { self.registry.list()? };
         vms.retain(|vm| self.named.is_empty() || self.named.contains(&vm.id));
-        let guests = self.guests(&vms).await;
+        let told = self.ask(&vms).await;
         let mut now = HashMap::new();
         let rows = vms.iter().map(|vm| {
             let sample = vm.hypervisor_process.as_ref().filter(|_| vm.is_alive()).and_then(Sample::of);
             now.extend(sample.map(|sample| (vm.id.clone(), sample)));
-            Row::new(vm, sample.as_ref(), self.last.get(&vm.id), guests.get(&vm.id))
+            Row::new(vm, sample.as_ref(), self.last.get(&vm.id), told.get(&vm.id))
         });
         let rows = rows.collect();
         self.last = now;
         Ok(rows)
     }
 
-    /// What guests tell of their memory. All are asked at once: one that is silent delays no other.
-    async fn guests(&self, vms: &[VmState]) -> HashMap<VmId, GuestMemory> {
+    /// What machines tell of themselves. All are asked at once: one that is silent delays no other.
+    async fn ask(&self, vms: &[VmState]) -> HashMap<VmId, Told> {
         let mut asked = JoinSet::new();
         for vm in vms.iter().filter(|vm| vm.hypervisor_process.is_some() && vm.is_alive()) {
             let (id, hypervisor) = (vm.id.clone(), vm.hypervisor.clone());
             let sockets = self.registry.runtime_dir(&id);
-            asked.spawn(async move { Some((id, hypervisor::guest_memory(&hypervisor, &sockets).await?)) });
+            asked.spawn(async move {
+                let (memory, traffic) = tokio::join!(
+                    hypervisor::guest_memory(&hypervisor, &sockets),
+                    hypervisor::traffic(&hypervisor, &sockets)
+                );
+                (id, Told { memory, traffic })
+            });
         }
-        asked.join_all().await.into_iter().flatten().collect()
+        asked.join_all().await.into_iter().collect()
     }
 }
 
 impl Row {
-    fn new(
-        vm: &VmState,
-        sample: Option<&Sample>,
-        last: Option<&Sample>,
-        guest: Option<&GuestMemory>,
-    ) -> Self {
+    fn new(vm: &VmState, sample: Option<&Sample>, last: Option<&Sample>, told: Option<&Told>) -> Self {
+        let guest = told.and_then(|told| told.memory);
+        let traffic = told.and_then(|told| told.traffic);
         let memory = sample.and_then(|sample| sample.memory);
         let disk = sample.and_then(|sample| sample.disk);
         Self {
@@ -185,10 +197,11 @@ impl Row {
             memory_pss_bytes: memory.map(|memory| memory.proportional),
             memory_private_bytes: memory.map(|memory| memory.private),
             memory_limit_bytes: u64::from(vm.memory_mib) << 20,
-            network_received_bytes: None,
-            network_sent_bytes: None,
+            network_received_bytes: traffic.map(|traffic| traffic.network_received),
+            network_sent_bytes: traffic.map(|traffic| traffic.network_sent),
             disk_read_bytes: disk.map(|disk| disk.read),
             disk_written_bytes: disk.map(|disk| disk.written),
+            disk_throttled_events: traffic.map(|traffic| traffic.disk_throttled),
             threads: sample.map(|sample| sample.threads),
             guest_memory_total_bytes: guest.and_then(|guest| guest.total),
             guest_memory_free_bytes: guest.and_then(|guest| guest.free),
@@ -276,6 +289,7 @@ mod tests {
             network_sent_bytes: None,
             disk_read_bytes: Some(0),
             disk_written_bytes: Some(4096),
+            disk_throttled_events: Some(3),
             threads: Some(4),
             guest_memory_total_bytes: None,
             guest_memory_free_bytes: None,

@@ -1,6 +1,6 @@
 //! Whether a machine can be had, asked before anything of it is made.
 
-use super::{HostMemory, Hypervisor, HypervisorError, MachineOptions, Pages};
+use super::{Capabilities, HostMemory, Hypervisor, HypervisorError, MachineOptions, Pages};
 
 /// What is asked of hypervisor and host.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +19,17 @@ impl Request<'_> {
     /// # Errors
     /// What cannot be had.
     pub fn check(&self, hypervisor: &dyn Hypervisor, host: &HostMemory) -> Result<(), HypervisorError> {
+        self.compare(&hypervisor.capabilities(), hypervisor.name(), host)?;
+        hypervisor.ready(self.options)
+    }
+
+    fn compare(
+        &self,
+        can: &Capabilities,
+        hypervisor: &'static str,
+        host: &HostMemory,
+    ) -> Result<(), HypervisorError> {
         let &Self { cpus, memory_mib, options } = self;
-        let (can, hypervisor) = (hypervisor.capabilities(), hypervisor.name());
         if cpus > can.max_cpus {
             return Err(HypervisorError::TooManyCpus { cpus, limit: can.max_cpus, hypervisor });
         }
@@ -29,6 +38,7 @@ impl Request<'_> {
             ("--balloon", options.balloon_mib.is_some(), can.balloon),
             ("--huge-pages", huge_pages, can.huge_pages),
             ("--cpu-template", options.cpu_template.is_some(), can.cpu_templates),
+            ("--jailer", options.jail.is_some(), can.jailer),
         ] {
             if wanted && !possible {
                 return Err(HypervisorError::Lacks { option, hypervisor });
@@ -64,9 +74,7 @@ mod tests {
     use std::{path::Path, process::ExitStatus};
 
     use super::*;
-    use crate::hypervisor::{
-        Capabilities, Connecting, CpuTemplate, Death, HugePages, Machine, MachineConfig,
-    };
+    use crate::hypervisor::{Connecting, CpuTemplate, Death, HugePages, Jail, Machine, MachineConfig};
 
     /// One that can all or nothing.
     #[derive(Debug)]
@@ -86,6 +94,7 @@ mod tests {
                 balloon: able,
                 huge_pages: able,
                 cpu_templates: able,
+                jailer: able,
             }
         }
 
@@ -118,12 +127,18 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "{}").unwrap();
         let template = CpuTemplate::read(Path::new(file.path())).unwrap();
-        let all = MachineOptions { balloon_mib: Some(511), pages: Pages::Huge, cpu_template: Some(template) };
+        let all = MachineOptions {
+            balloon_mib: Some(511),
+            pages: Pages::Huge,
+            cpu_template: Some(template),
+            jail: Some(Jail::default()),
+        };
         assert_eq!(checked(true, 512, &all, &HOST), "");
         assert_eq!(checked(false, 4096, &MachineOptions::default(), &HOST), "");
         for (options, name) in [
             (MachineOptions { balloon_mib: Some(0), ..MachineOptions::default() }, "--balloon"),
             (MachineOptions { pages: Pages::Huge, ..MachineOptions::default() }, "--huge-pages"),
+            (MachineOptions { jail: Some(Jail::default()), ..MachineOptions::default() }, "--jailer"),
             (MachineOptions { balloon_mib: None, pages: Pages::Usual, ..all }, "--cpu-template"),
         ] {
             let said = checked(false, 512, &options, &HOST);

@@ -9,6 +9,7 @@ use super::{
     HugePages, Pages, Virtualization,
     firecracker::{Version, api::ApiError},
 };
+use crate::process::sandbox::SandboxError;
 
 /// A hypervisor could not be found, chosen or started.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +160,55 @@ pub enum HypervisorError {
         #[source]
         source: io::Error,
     },
+    /// The process could not be confined.
+    #[error("failed to start Firecracker in a sandbox")]
+    Sandbox(#[from] SandboxError),
+    /// What the machine is made of is not there.
+    #[error("failed to find `{path}`")]
+    Show {
+        /// It.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The jailer is for root.
+    #[error("Firecracker's jailer can be used by root only")]
+    JailerNeedsRoot,
+    /// There is no jailer.
+    #[error("Firecracker's jailer was not found")]
+    NoJailer,
+    /// The jailer starts a program that needs nothing but itself.
+    #[error("`{program}` is not linked statically: the jailer cannot start it")]
+    DynamicFirecracker {
+        /// Firecracker.
+        program: PathBuf,
+    },
+    /// The host's control groups have no such thing.
+    #[error("`{setting}` cannot be set: the host's unified control groups lack its controller")]
+    NoController {
+        /// The file.
+        setting: String,
+    },
+    /// A machine's own file cannot be given to its user.
+    #[error("failed to give `{path}` to user {uid}")]
+    Give {
+        /// The file.
+        path: PathBuf,
+        /// The user.
+        uid: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file that machines share is not for everybody.
+    #[error("`{path}` cannot be read by user {uid}, whom the jail has Firecracker run as")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The user.
+        uid: u32,
+    },
     /// The process could not be started.
     #[error("failed to start `{program}`")]
     Start {
@@ -235,7 +285,28 @@ impl HypervisorError {
                 "Firecracker's docs/cpu_templates/cpu-templates.md describes them; its cpu-template-helper makes them"
                     .into(),
             ),
-            Self::ReadCpuTemplate { .. } | Self::Socket { .. } | Self::Start { .. } | Self::Link { .. } => None,
+            Self::Sandbox(error) => error.hint(),
+            Self::JailerNeedsRoot => Some(
+                "run fcvm as root; without --jailer Firecracker runs in namespaces of its own, whoever starts it"
+                    .into(),
+            ),
+            Self::NoJailer => Some(
+                "releases have it beside Firecracker, and `fcvm setup --with-firecracker` downloads both".into(),
+            ),
+            Self::DynamicFirecracker { .. } => Some(
+                "the programs of releases are static, and `fcvm setup --with-firecracker` downloads one".into(),
+            ),
+            Self::NoController { .. } => Some(
+                "`cat /sys/fs/cgroup/cgroup.controllers` lists those that it has; one in use by version 1 is not among them"
+                    .into(),
+            ),
+            Self::Give { .. } => {
+                Some("--jailer-user UID[:GID] names a user that exists in this user namespace".into())
+            }
+            Self::Unreadable { path, .. } => {
+                Some(format!("`chmod o+r {}`, or name a user with --jailer-user who can read it", path.display()))
+            }
+            Self::Show { .. } | Self::ReadCpuTemplate { .. } | Self::Socket { .. } | Self::Start { .. } | Self::Link { .. } => None,
         }
     }
 }

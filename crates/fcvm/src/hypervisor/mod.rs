@@ -7,11 +7,12 @@
 mod check;
 mod error;
 pub mod firecracker;
-mod guest_memory;
 mod host;
 mod options;
+mod process;
 mod qemu;
 mod select;
+mod telling;
 
 use std::{
     fmt,
@@ -21,15 +22,17 @@ use std::{
     process::ExitStatus,
 };
 
-use fcvm_proto::session::LinkKey;
-use tokio::{net::UnixStream, process::Child, sync::watch};
+use fcvm_proto::{Interface, session::LinkKey};
+use serde_json::Value;
+use tokio::{net::UnixStream, sync::watch};
 
 pub use check::Request;
 pub use error::HypervisorError;
-pub use guest_memory::{GuestMemory, guest_memory};
 pub use host::{HostMemory, HugePages, Virtualization, virtualization};
-pub use options::{CpuTemplate, DiskLimits, MachineOptions, Pages};
+pub use options::{CpuTemplate, DiskLimits, Jail, MachineOptions, Pages};
+pub use process::VmmProcess;
 pub use select::{Choice, Selection, Wanted, select};
+pub use telling::{GuestMemory, Traffic, guest_memory, traffic};
 
 /// A kind of virtual machine.
 pub trait Hypervisor: std::fmt::Debug {
@@ -38,6 +41,16 @@ pub trait Hypervisor: std::fmt::Debug {
 
     /// What it can do here.
     fn capabilities(&self) -> Capabilities;
+
+    /// Whether it can have a machine with these options here, as far as that takes more than its
+    /// capabilities.
+    ///
+    /// # Errors
+    /// What is in the way.
+    fn ready(&self, options: &MachineOptions) -> Result<(), HypervisorError> {
+        let _ = options;
+        Ok(())
+    }
 
     /// Starts a machine. Must be called on a thread that lives as long as the
     /// machine: it dies with that thread.
@@ -69,6 +82,8 @@ pub struct Capabilities {
     pub huge_pages: bool,
     /// Whether a guest can be shown another CPU.
     pub cpu_templates: bool,
+    /// Whether a jailer can start a machine.
+    pub jailer: bool,
 }
 
 /// A machine to be made: plain data.
@@ -76,6 +91,8 @@ pub struct Capabilities {
 pub struct MachineConfig {
     /// For the process list and logs.
     pub name: String,
+    /// Its alone among all: random, in hexadecimal digits, at least eight.
+    pub id: String,
     /// Kernel image.
     pub kernel: PathBuf,
     /// Initial RAM file system.
@@ -92,6 +109,8 @@ pub struct MachineConfig {
     pub disks: Vec<Disk>,
     /// What it has beyond the usual.
     pub options: MachineOptions,
+    /// What the guest is told of itself when it asks the metadata service, where the hypervisor has one.
+    pub metadata: Option<Value>,
     /// Directory for sockets: short, private, there.
     pub runtime_dir: PathBuf,
 }
@@ -124,7 +143,7 @@ pub enum Access {
 #[derive(Debug)]
 pub struct Machine {
     /// The hypervisor's process.
-    pub process: Child,
+    pub process: VmmProcess,
     /// Makes it run, where that takes more than its process, and leads to the agent.
     pub link: Connecting,
     /// What the guest writes to its serial console. To be read all the time.
@@ -133,6 +152,8 @@ pub struct Machine {
     pub messages: OwnedFd,
     /// Why the machine stopped, as far as the hypervisor tells.
     pub stopped: watch::Receiver<Option<Stop>>,
+    /// The network interfaces that the guest has to set up.
+    pub interfaces: Vec<Interface>,
 }
 
 /// The way to the agent, to be waited for: as long as the machine takes to boot, at least.
@@ -197,6 +218,7 @@ fn check_socket(path: &Path) -> Result<(), HypervisorError> {
 fn test_machine() -> MachineConfig {
     MachineConfig {
         name: "a,b".into(),
+        id: "0a1b2c3d".into(),
         kernel: "/k".into(),
         initrd: "/i".into(),
         kernel_arguments: Some("extra=1".into()),
@@ -210,6 +232,7 @@ fn test_machine() -> MachineConfig {
             limits: DiskLimits::default(),
         }],
         options: MachineOptions::default(),
+        metadata: None,
         runtime_dir: "/run".into(),
     }
 }

@@ -22,6 +22,17 @@ pub struct MachineOptions {
     pub pages: Pages,
     /// What the guest sees of the CPU.
     pub cpu_template: Option<CpuTemplate>,
+    /// A jail by Firecracker's jailer, in place of fcvm's sandbox.
+    pub jail: Option<Jail>,
+}
+
+/// What Firecracker's jailer is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Jail {
+    /// Whom Firecracker runs as, user and group; else as a user that no other has.
+    pub user: Option<(u32, u32)>,
+    /// Settings of its control group, by their files: `memory.max`.
+    pub cgroup: Vec<(String, String)>,
 }
 
 /// Pages of the host behind a machine's memory.

@@ -1,9 +1,11 @@
 //! Other processes: children that cannot outlive us, owners that are told
 //! apart from a later process of the same number.
 
+pub mod cgroup;
 mod front;
 mod owner;
 mod parent;
+pub mod sandbox;
 mod signal;
 mod sys;
 

@@ -8,13 +8,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    SetupError,
-    manifest::Stamp,
-    modules::{u16_at, u32_at, u64_at},
-    vmlinux::Machine,
-};
+use super::{SetupError, manifest::Stamp, vmlinux::Machine};
 use crate::{
+    elf::{is_dynamic, u16_at},
     hash::Digest,
     storage::{AtomicFile, DataDir},
 };
@@ -82,32 +78,17 @@ pub fn read(agent: &Path) -> Result<Vec<u8>, SetupError> {
 
 /// Why a guest cannot run this as its first process; nothing where it can.
 fn unfit(bytes: &[u8], machine: Machine) -> Option<&'static str> {
-    const PROGRAM_HEADER: usize = 56;
-    const PT_INTERP: u32 = 3;
     if !bytes.starts_with(b"\x7fELF\x02\x01") {
         return Some("it is no 64-bit ELF program");
     }
     if u16_at(bytes, 0x12) != Some(machine.elf()) {
         return Some("it is for another machine");
     }
-    let damaged = Some("its program headers are damaged");
-    let (Some(table), Some(size), Some(count)) =
-        (u64_at(bytes, 0x20), u16_at(bytes, 0x36), u16_at(bytes, 0x38))
-    else {
-        return damaged;
-    };
-    let Ok(table) = usize::try_from(table) else { return damaged };
-    if usize::from(size) != PROGRAM_HEADER || count == 0 {
-        return damaged;
+    match is_dynamic(bytes) {
+        Some(false) => None,
+        Some(true) => Some("it is linked dynamically, and the initrd has no libraries"),
+        None => Some("its program headers are damaged"),
     }
-    for index in 0..usize::from(count) {
-        match table.checked_add(index * PROGRAM_HEADER).and_then(|at| u32_at(bytes, at)) {
-            Some(PT_INTERP) => return Some("it is linked dynamically, and the initrd has no libraries"),
-            Some(_) => {}
-            None => return damaged,
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -116,14 +97,7 @@ pub(super) mod tests {
 
     /// The smallest file that passes for an agent; `kind` is the type of its one program header.
     pub(in super::super) fn program(machine: Machine, kind: u32) -> Vec<u8> {
-        let mut bytes = vec![0; 64 + 56];
-        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        bytes[0x12..0x14].copy_from_slice(&machine.elf().to_le_bytes());
-        bytes[0x20..0x28].copy_from_slice(&64_u64.to_le_bytes());
-        bytes[0x36..0x38].copy_from_slice(&56_u16.to_le_bytes());
-        bytes[0x38..0x3a].copy_from_slice(&1_u16.to_le_bytes());
-        bytes[64..68].copy_from_slice(&kind.to_le_bytes());
-        bytes
+        crate::elf::program(machine.elf(), kind)
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{
     decompress::{self, DecompressError},
     plan::ModulesPlan,
 };
+use crate::elf::{u16_at, u32_at, u64_at};
 
 /// A decompressed module is at most this large; the largest of a cloud kernel has 3 MiB.
 const MODULE_LIMIT: usize = 64 << 20;
@@ -256,18 +257,6 @@ fn modinfo(object: &[u8]) -> Option<&[u8]> {
         let name = names.get(usize::try_from(u32_at(header, 0)?).ok()?..)?;
         name.starts_with(b".modinfo\0").then(|| content(header))?
     })
-}
-
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
-}
-
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
-}
-
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -4,10 +4,8 @@
 //! protocol: Documentation/arch/x86/boot.rst of the kernel). On aarch64 it is the
 //! `Image`, which may be gzipped, or wrapped as an EFI zboot application.
 
-use super::{
-    decompress::{self, DecompressError},
-    modules::{u16_at, u32_at},
-};
+use super::decompress::{self, DecompressError};
+use crate::elf::{u16_at, u32_at};
 
 /// A decompressed kernel is at most this large; a cloud kernel has 50 MiB.
 pub(super) const KERNEL_LIMIT: usize = 512 << 20;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     output::sanitize,
-    process::Owner,
+    process::{Owner, cgroup},
     storage::{AtomicFile, DataDir, Lock},
 };
 use jiff::Timestamp;
@@ -216,6 +216,7 @@ impl Registry {
             crate::failpoint::reach("directory-removed");
         }
         crate::failpoint::reach("directories-removed");
+        cgroup::forget(state.id.as_str())?;
         gone(fs_err::remove_file(self.path(&state.id)))?;
         self.tell(Some(state), None);
         Ok(())
@@ -236,6 +237,7 @@ impl Registry {
         crate::failpoint::reach("files-removed");
         gone(fs_err::remove_dir_all(self.runtime.of(&state.id))).map_err(error)?;
         crate::failpoint::reach("sockets-removed");
+        cgroup::forget(state.id.as_str()).map_err(error)?;
         state.end();
         self.write(Some(old), state)?;
         crate::failpoint::reach("record-kept");

@@ -18,7 +18,7 @@ const IDLE_CPU_TIME: Duration = Duration::from_millis(150);
 /// Ends when a hypervisor has had more than enough for a boot, or has stopped
 /// booting: measured in CPU time, so that a busy host does not count as a guest
 /// that hangs. How long that took.
-pub(super) async fn watchdog(pid: Option<u32>, capabilities: &Capabilities) -> Duration {
+pub(super) async fn watchdog(pid: i32, capabilities: &Capabilities) -> Duration {
     let started = Instant::now();
     let limit = CPU_TIME * capabilities.slowness;
     let mut ticks = interval(Duration::from_secs(1));
@@ -26,7 +26,7 @@ pub(super) async fn watchdog(pid: Option<u32>, capabilities: &Capabilities) -> D
     let mut window = (started, Duration::ZERO);
     loop {
         ticks.tick().await;
-        let used = pid.and_then(cpu_time).unwrap_or_default();
+        let used = cpu_time(pid).unwrap_or_default();
         let (since, used_then) = window;
         let idle = used.saturating_sub(used_then) < IDLE_CPU_TIME;
         if used > limit || (idle && since.elapsed() >= IDLE_TIME) {
@@ -38,8 +38,8 @@ pub(super) async fn watchdog(pid: Option<u32>, capabilities: &Capabilities) -> D
     }
 }
 
-fn cpu_time(pid: u32) -> Option<Duration> {
-    let stat = Process::new(pid.cast_signed()).ok()?.stat().ok()?;
+fn cpu_time(pid: i32) -> Option<Duration> {
+    let stat = Process::new(pid).ok()?.stat().ok()?;
     let ticks = stat.utime + stat.stime;
     Some(Duration::from_millis(ticks * 1000 / procfs::ticks_per_second()))
 }

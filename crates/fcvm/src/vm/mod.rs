@@ -35,6 +35,7 @@ mod guest;
 mod heartbeat;
 mod input;
 pub mod log;
+mod metadata;
 mod outputs;
 mod restarts;
 mod run;

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tracing::Instrument as _;
 
 use super::{
-    DetachKeys, Timings, VmError, attempt::Attempt, log::Log, outputs::Outputs, restarts::Restarts,
+    DetachKeys, Timings, VmError, attempt::Attempt, log::Log, metadata, outputs::Outputs, restarts::Restarts,
     signals::Signals,
 };
 use crate::{
@@ -93,6 +93,11 @@ pub enum Output {
 }
 
 impl Plan {
+    /// Whether somebody's program runs in the guest.
+    fn has_workload(&self) -> bool {
+        matches!(self.job, Job::Container(_))
+    }
+
     /// Whether the container has a terminal.
     pub(super) fn has_terminal(&self) -> bool {
         matches!(&self.job, Job::Container(container) if container.terminal.is_some())
@@ -235,6 +240,7 @@ async fn attempt(
     disks.extend(plan.disks.iter().cloned());
     let machine = hypervisor.launch(&MachineConfig {
         name: claim.state().name.to_string(),
+        id: claim.state().id.to_string(),
         kernel: plan.assets.kernel.clone(),
         initrd: plan.assets.initrd.clone(),
         kernel_arguments: plan.kernel_arguments.clone(),
@@ -243,6 +249,7 @@ async fn attempt(
         memory_mib: plan.memory_mib,
         disks,
         options: plan.machine.clone(),
+        metadata: plan.has_workload().then(|| metadata::of(claim.state(), &plan.hostname)),
         runtime_dir: claim.runtime_dir().to_owned(),
     })?;
     timings.launched();

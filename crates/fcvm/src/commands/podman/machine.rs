@@ -1,17 +1,29 @@
 //! What the machine of `fcvm podman run` has beyond the usual.
 
 use crate::{
-    cli::machine::Machine,
-    hypervisor::{CpuTemplate, DiskLimits, HypervisorError, MachineOptions, Pages},
+    cli::machine::{JailUser, Machine},
+    hypervisor::{CpuTemplate, DiskLimits, HypervisorError, Jail, MachineOptions, Pages},
 };
 
 /// The options of a machine; reads the CPU template.
 pub(super) fn options(arguments: &Machine) -> Result<MachineOptions, HypervisorError> {
+    // Whatever else is in the way.
+    if arguments.jailer && !rustix::process::geteuid().is_root() {
+        return Err(HypervisorError::JailerNeedsRoot);
+    }
     Ok(MachineOptions {
         balloon_mib: arguments.balloon.map(|balloon| balloon.0),
         pages: if arguments.huge_pages { Pages::Huge } else { Pages::Usual },
         cpu_template: arguments.cpu_template.as_deref().map(CpuTemplate::read).transpose()?,
+        jail: arguments.jailer.then(|| jail(arguments)),
     })
+}
+
+fn jail(arguments: &Machine) -> Jail {
+    Jail {
+        user: arguments.jailer_user.map(|JailUser { uid, gid }| (uid, gid)),
+        cgroup: arguments.cgroup_conf.iter().map(|one| (one.file.clone(), one.value.clone())).collect(),
+    }
 }
 
 /// The limits of each disk that a container's data is on: the base disk is small, and its pages are

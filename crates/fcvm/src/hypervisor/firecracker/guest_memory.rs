@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::{
     api::{ApiError, BalloonStatistics, Client},
+    places::RUN,
     process::API_SOCKET,
 };
 use crate::hypervisor::GuestMemory;
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Asks the machine with this directory of sockets.
 pub(in crate::hypervisor) async fn guest_memory(runtime_dir: &Path) -> Option<GuestMemory> {
     let asked = async {
-        let client = Client::connect(&runtime_dir.join(API_SOCKET)).await?;
+        let client = Client::connect(&runtime_dir.join(RUN).join(API_SOCKET)).await?;
         client.get_balloon_statistics().await
     };
     match timeout(PATIENCE, asked).await {
@@ -60,7 +61,8 @@ mod tests {
     /// What is told of a machine that answers so; one without an answer says nothing at all.
     async fn told(answer: Option<&str>) -> Option<GuestMemory> {
         let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(directory.path().join(API_SOCKET)).unwrap();
+        std::fs::create_dir(directory.path().join(RUN)).unwrap();
+        let listener = UnixListener::bind(directory.path().join(RUN).join(API_SOCKET)).unwrap();
         let served = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let length = stream.read(&mut [0; 1024]).await.unwrap();

@@ -12,7 +12,10 @@
 pub mod api;
 mod configuration;
 mod guest_memory;
+mod jailer;
 mod kernel;
+mod metrics;
+mod places;
 mod process;
 mod ready;
 mod version;
@@ -26,16 +29,19 @@ use std::{
 use tokio::{net::UnixStream, sync::watch};
 
 pub(super) use guest_memory::guest_memory;
+pub(super) use metrics::traffic;
 pub use version::{LEAST, Version};
 
 use self::{
-    api::{Action, Client},
+    api::{Action, Client, Metrics},
     configuration::Configuration,
+    jailer::Jailer,
+    metrics::Collector,
     vsock::Doorbell,
 };
 use super::{
-    Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, Virtualization,
-    check_socket, virtualization,
+    Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, MachineOptions,
+    Virtualization, check_socket, virtualization,
 };
 use crate::{setup::preflight::find_program, storage::DataDir};
 
@@ -105,11 +111,20 @@ impl Hypervisor for Firecracker {
             balloon: true,
             huge_pages: true,
             cpu_templates: true,
+            jailer: true,
         }
     }
 
+    fn ready(&self, options: &MachineOptions) -> Result<(), HypervisorError> {
+        let Some(jail) = &options.jail else { return Ok(()) };
+        Jailer::find(&self.program)?;
+        jailer::check(jail)
+    }
+
     fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError> {
-        let directory = &machine.runtime_dir;
+        places::make(&machine.runtime_dir)
+            .map_err(|source| HypervisorError::Start { program: self.program.clone(), source })?;
+        let directory = machine.runtime_dir.join(places::RUN);
         let (api, device) = (directory.join(process::API_SOCKET), directory.join(vsock::SOCKET));
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -120,27 +135,33 @@ impl Hypervisor for Firecracker {
             check_socket(socket)?;
             vsock::forget(socket).map_err(failed(socket))?;
         }
-        let configuration = Configuration::of(machine, self.slowness())?;
+        let parameters = kernel::parameters(machine)?;
         let doorbell = Doorbell::hang(&device).map_err(failed(&device))?;
+        let collector = Collector::new(&machine.runtime_dir).map_err(failed(&directory))?;
         crate::failpoint::reach("sockets-made");
         let ready = ready::Socket::expect(&api).map_err(failed(&api))?;
-        let process::Process { child, console, messages } = process::start(&self.program, machine)?;
+        let process::Process { process, console, messages, places } = process::start(&self.program, machine)?;
+        let configuration = Configuration::of(machine, parameters, &places, self.slowness());
+        let interfaces = configuration::interfaces(machine, &places);
+        let counters = places.run.join(metrics::FIFO);
         let link = Connecting::new(async move {
             ready.appeared().await.map_err(failed(&api))?;
             crate::failpoint::reach("api-ready");
             let client = Client::connect(&api).await?;
             configuration.apply(&client).await?;
+            client.put_metrics(&Metrics { metrics_path: counters }).await?;
+            collector.start().map_err(failed(&api))?;
             crate::failpoint::reach("configured");
             client.put_action(Action::InstanceStart).await?;
             crate::failpoint::reach("instance-started");
             connect(doorbell, device).await
         });
         let (_, stopped) = watch::channel(None);
-        Ok(Machine { process: child, link, console, messages, stopped })
+        Ok(Machine { process, link, console, messages, stopped, interfaces })
     }
 
     fn reconnect(&self, runtime_dir: &Path) -> Connecting {
-        let device = runtime_dir.join(vsock::SOCKET);
+        let device = runtime_dir.join(places::RUN).join(vsock::SOCKET);
         Connecting::new(async move {
             vsock::connect(&device).await.map_err(|source| HypervisorError::Link { path: device, source })
         })

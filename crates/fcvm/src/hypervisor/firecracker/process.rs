@@ -7,8 +7,12 @@
 //! ```
 //! Firecracker writes to all of these without waiting: what does not fit because nobody reads is lost,
 //! and the guest runs on.
+//!
+//! It starts in a [sandbox](crate::process::sandbox), or in a [jail](super::jailer) where that is wanted;
+//! where the host has no namespaces for us, without either, and with a warning.
 
 use std::{
+    ffi::OsString,
     io,
     os::fd::OwnedFd,
     path::Path,
@@ -18,16 +22,22 @@ use std::{
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, mknodat, open},
     pipe::{PipeFlags, pipe_with},
-    process::Signal,
+    process::{Signal, geteuid},
 };
-use tokio::process::Child;
 
+use super::{
+    jailer::Jailer,
+    places::{self, Places, RUN},
+};
 use crate::{
-    hypervisor::{Death, HypervisorError, MachineConfig, Stop},
-    process::die_with_parent,
+    hypervisor::{Death, HypervisorError, MachineConfig, Stop, VmmProcess},
+    process::{
+        die_with_parent,
+        sandbox::{Confined, Sandbox, SandboxError, View},
+    },
 };
 
-/// The socket of its API, in the machine's directory of sockets.
+/// The socket of its API, among the machine's.
 pub(super) const API_SOCKET: &str = "api.sock";
 /// Its log, in the same place.
 const MESSAGES: &str = "messages.fifo";
@@ -39,44 +49,119 @@ const MAX_ID: usize = 64;
 /// A process and the ends of what it writes to.
 #[derive(Debug)]
 pub(super) struct Process {
-    pub(super) child: Child,
+    pub(super) process: VmmProcess,
     pub(super) console: OwnedFd,
     pub(super) messages: OwnedFd,
+    /// How it names what it is told of.
+    pub(super) places: Places,
 }
 
-/// Starts it in the machine's directory of sockets, so that their paths are short for it.
+/// Starts it, in a sandbox where there can be one.
 ///
 /// # Errors
 /// Where it cannot be started, or its ends cannot be made.
 pub(super) fn start(program: &Path, machine: &MachineConfig) -> Result<Process, HypervisorError> {
-    let failed = |source: io::Error| HypervisorError::Start { program: program.to_owned(), source };
-    let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-    let (messages, messages_end) = fifo(&machine.runtime_dir.join(MESSAGES)).map_err(failed)?;
+    let log = machine.runtime_dir.join(RUN).join(MESSAGES);
+    let messages =
+        fifo(&log).map_err(|source| HypervisorError::Start { program: program.to_owned(), source })?;
+    if let Some(jail) = &machine.options.jail {
+        return Jailer::find(program)?.start(jail, machine, &messages);
+    }
+    match sandboxed(program, machine, &messages) {
+        Err(HypervisorError::Sandbox(error @ SandboxError::Namespaces(_))) => {
+            let hint = error.hint().unwrap_or_default();
+            tracing::warn!(%error, hint, "Firecracker runs without a sandbox");
+            bare(program, machine, &messages)
+        }
+        started => started,
+    }
+}
+
+fn sandboxed(program: &Path, machine: &MachineConfig, messages: &Fifo) -> Result<Process, HypervisorError> {
+    let failed = |source| HypervisorError::Start { program: program.to_owned(), source };
+    let mut places = Places::inside(machine);
+    let root = places::make(&machine.runtime_dir).map_err(failed)?;
+    let mut view = View::at(&root);
+    let shown = |(path, source)| HypervisorError::Show { path, source };
+    places::show_program(program, &mut view).map_err(shown)?;
+    places.show(machine, &mut view).map_err(shown)?;
+    view.start_in(&places.run).map_err(failed)?;
+    places.connect(&mut view, geteuid().as_raw());
+    let mut command = Command::new(places::PROGRAM);
+    command.args(["--id", &id(&machine.name)]).args(arguments(&places));
+    spawn(command, Some(Sandbox::entered(view)), places, messages)
+}
+
+fn bare(program: &Path, machine: &MachineConfig, messages: &Fifo) -> Result<Process, HypervisorError> {
+    let places = Places::bare(machine);
     let mut command = Command::new(program);
+    command.args(["--id", &id(&machine.name)]).args(arguments(&places));
+    command.current_dir(machine.runtime_dir.join(RUN));
+    spawn(command, None, places, messages)
+}
+
+/// What it is told on its command line, wherever it runs.
+pub(super) fn arguments(places: &Places) -> [OsString; 6] {
+    let (api, messages) = (places.run.join(API_SOCKET), places.run.join(MESSAGES));
+    ["--api-sock".into(), api.into(), "--log-path".into(), messages.into(), "--level".into(), "Error".into()]
+}
+
+/// Starts a command that is, or becomes, Firecracker.
+pub(super) fn spawn(
+    mut command: Command,
+    sandbox: Option<Sandbox>,
+    places: Places,
+    messages: &Fifo,
+) -> Result<Process, HypervisorError> {
+    let program = Path::new(command.get_program()).to_owned();
+    let failed = |source: io::Error| HypervisorError::Start { program: program.clone(), source };
+    let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
     command
-        .args(["--api-sock", API_SOCKET, "--id", &id(&machine.name)])
-        .args(["--log-path", MESSAGES, "--level", "Error"])
-        .current_dir(&machine.runtime_dir)
         // It needs nothing of ours, and the guest may get at what it has.
         .env_clear()
         .stdin(Stdio::null())
         .stdout(console_end)
-        .stderr(messages_end);
+        .stderr(messages.write.try_clone().map_err(failed)?);
     // A terminal's Ctrl-C is for us, not for it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     die_with_parent(&mut command, Signal::KILL);
-    tracing::debug!(target: "firecracker", ?command, "starting");
-    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
-    Ok(Process { child, console, messages })
+    tracing::debug!(target: "firecracker", ?command, ?sandbox, "starting");
+    let confined = sandbox.map(|sandbox| sandbox.confine(&mut command)).transpose().map_err(failed)?;
+    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn();
+    let process = match (child, confined) {
+        (Ok(child), None) => VmmProcess::new(child),
+        (Ok(child), Some(confined)) => behind(child, &confined).map_err(failed)?,
+        (Err(error), None) => return Err(failed(error)),
+        (Err(error), Some(confined)) => return Err(confined.explain(error).into()),
+    };
+    let messages = messages.read.try_clone().map_err(failed)?;
+    Ok(Process { process, console, messages, places })
 }
 
-/// A FIFO and both of its ends: as long as one is open for writing, its reader sees no end.
-fn fifo(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+/// The process behind the keeper.
+fn behind(keeper: tokio::process::Child, confined: &Confined) -> io::Result<VmmProcess> {
+    let number = keeper.id().map(u32::cast_signed);
+    match number.and_then(|keeper| confined.program(keeper)) {
+        Some(program) => VmmProcess::behind(keeper, program),
+        // It has ended already: the keeper will tell how.
+        None => Ok(VmmProcess::new(keeper)),
+    }
+}
+
+/// Both ends of a FIFO: as long as one is open for writing, its reader sees no end.
+#[derive(Debug)]
+pub(super) struct Fifo {
+    pub(super) read: OwnedFd,
+    write: OwnedFd,
+}
+
+/// Makes a FIFO, also in place of one.
+pub(super) fn fifo(path: &Path) -> io::Result<Fifo> {
     super::vsock::forget(path)?;
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
     let read = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let write = open(path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
-    Ok((read, write))
+    Ok(Fifo { read, write })
 }
 
 /// An instance's id has letters, digits and hyphens.
@@ -143,7 +228,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fifo");
         drop(fifo(&path).unwrap());
-        let (read, write) = fifo(&path).unwrap();
+        let Fifo { read, write } = fifo(&path).unwrap();
         let mut said = String::new();
         File::from(write).write_all(b"hello").unwrap();
         File::from(read).read_to_string(&mut said).unwrap();

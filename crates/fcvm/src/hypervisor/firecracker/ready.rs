@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::{net::UnixStream, time::sleep};
+use tokio::{io::unix::AsyncFd, net::UnixStream, time::sleep};
 
 /// Between a socket's `bind` and its `listen`, which nothing tells.
 const MOMENT: Duration = Duration::from_micros(200);
@@ -38,8 +38,15 @@ impl Socket {
     /// Where it cannot be watched or connected to.
     pub(super) async fn appeared(self) -> io::Result<()> {
         let changes = crate::process::watch(self.changes)?;
+        let appeared = Self::connected(&changes, &self.path).await;
+        // The kernel takes 10 ms to forget a watch, for which nobody is to wait.
+        tokio::task::spawn_blocking(move || drop(changes));
+        appeared
+    }
+
+    async fn connected(changes: &AsyncFd<OwnedFd>, path: &Path) -> io::Result<()> {
         loop {
-            match UnixStream::connect(&self.path).await {
+            match UnixStream::connect(path).await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let mut ready = changes.readable().await?;
                     let mut events = [0; 4096];

@@ -44,9 +44,7 @@ impl Doorbell {
     /// # Errors
     /// Where the socket cannot be made.
     pub(super) fn hang(device: &Path) -> io::Result<Self> {
-        let mut path = device.as_os_str().to_owned();
-        path.push(format!("_{VSOCK_PORT}"));
-        let path = PathBuf::from(path);
+        let path = doorbell(device);
         forget(&path)?;
         // The standard library's backlog is the largest that the kernel has: a connect never waits.
         let listener = StdListener::bind(&path)?;
@@ -70,6 +68,13 @@ impl Drop for Doorbell {
             tracing::debug!(%error, "a socket stays behind");
         }
     }
+}
+
+/// Where the agent knocks at a device.
+fn doorbell(device: &Path) -> PathBuf {
+    let mut path = device.as_os_str().to_owned();
+    path.push(format!("_{VSOCK_PORT}"));
+    path.into()
 }
 
 /// Removes a socket that a machine before left: neither it nor the kernel does.

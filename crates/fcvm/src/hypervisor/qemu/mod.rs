@@ -25,7 +25,9 @@ use rustix::{
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
-use super::{Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig};
+use super::{
+    Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, VmmProcess,
+};
 use crate::process::die_with_parent;
 
 /// The socket of the link, in the machine's directory of sockets. It takes one connection at a time.
@@ -73,6 +75,7 @@ impl Hypervisor for Qemu {
             balloon: false,
             huge_pages: false,
             cpu_templates: false,
+            jailer: false,
         }
     }
 
@@ -106,7 +109,14 @@ impl Hypervisor for Qemu {
         tokio::spawn(qmp::listen(nonblocking(qmp).map_err(start)?, stop).in_current_span());
         let link = nonblocking(link).map_err(start)?;
         let link = Connecting::new(async { Ok(link) });
-        Ok(Machine { process, link, console, messages, stopped })
+        Ok(Machine {
+            process: VmmProcess::new(process),
+            link,
+            console,
+            messages,
+            stopped,
+            interfaces: Vec::new(),
+        })
     }
 
     fn reconnect(&self, runtime_dir: &Path) -> Connecting {

@@ -29,7 +29,7 @@ impl Attempt<'_> {
             return Err(VmError::Violation { what: "the link has been used".into() });
         };
         let capabilities = self.hypervisor.capabilities();
-        let pid = self.process.id();
+        let pid = self.process.pid();
         let id = SessionId(random::<KEY_LEN>()?);
         let plan = self.boot_plan()?;
         let met = async {
@@ -87,7 +87,7 @@ impl Attempt<'_> {
             },
             time_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
             entropy: random::<ENTROPY>()?.to_vec(),
-            network: Network::default(),
+            network: Network { interfaces: self.interfaces.clone(), ..Network::default() },
             job: self.plan.job.clone(),
         })
     }

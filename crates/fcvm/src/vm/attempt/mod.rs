@@ -7,9 +7,8 @@ mod runs;
 
 use std::pin::Pin;
 
-use fcvm_proto::{LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
+use fcvm_proto::{Interface, LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
 use tokio::{
-    process::Child,
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -31,7 +30,7 @@ use super::{
 use crate::{
     exit,
     health::Report,
-    hypervisor::{Connecting, Hypervisor, Machine, Stop},
+    hypervisor::{Connecting, Hypervisor, Machine, Stop, VmmProcess},
     output::{RawMode, sanitize},
     process::{Owner, Parent, SignalNumber},
     state::{Claim, HealthStatus, Status, VmState},
@@ -50,8 +49,10 @@ pub(super) struct Attempt<'a> {
     plan: &'a Plan,
     claim: &'a mut Claim,
     timings: &'a mut Timings,
-    process: Child,
+    process: VmmProcess,
     link: Option<Connecting>,
+    /// Those that the guest has to set up.
+    interfaces: Vec<Interface>,
     console: Tail,
     messages: Tail,
     stopped: watch::Receiver<Option<Stop>>,
@@ -95,8 +96,7 @@ impl<'a> Attempt<'a> {
         let log = claim.directory().join("console.log");
         let console = Tail::read(machine.console, Source::Console, Some(&log)).map_err(read)?;
         let messages = Tail::read(machine.messages, Source::Hypervisor, None).map_err(read)?;
-        let pid = machine.process.id().map(u32::cast_signed);
-        let owner = pid.and_then(|pid| Owner::of(pid).ok().flatten());
+        let owner = Owner::of(machine.process.pid()).ok().flatten();
         claim.update(|state| {
             state.hypervisor_process = owner;
             state.status = Status::Starting;
@@ -109,6 +109,7 @@ impl<'a> Attempt<'a> {
             timings,
             process: machine.process,
             link: Some(machine.link),
+            interfaces: machine.interfaces,
             console,
             messages,
             stopped: machine.stopped,

@@ -1,6 +1,8 @@
-//! What guests tell of their memory.
+//! What running machines tell of themselves.
 
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::firecracker;
 
@@ -21,11 +23,32 @@ pub struct GuestMemory {
     pub balloon_target: u64,
 }
 
+/// What a machine's devices have moved since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes that the guest received.
+    pub network_received: u64,
+    /// Bytes that the guest sent.
+    pub network_sent: u64,
+    /// How often a limit held up the network.
+    pub network_throttled: u64,
+    /// How often a limit held up a disk.
+    pub disk_throttled: u64,
+}
+
 /// Asks a machine that runs, by the hypervisor's name and the directory of its sockets: within half a
 /// second. `None` where nobody tells, as of a machine without a balloon.
 pub async fn guest_memory(hypervisor: &str, runtime_dir: &Path) -> Option<GuestMemory> {
     match hypervisor {
         firecracker::PROGRAM => firecracker::guest_memory(runtime_dir).await,
+        _ => None,
+    }
+}
+
+/// As [`guest_memory`], of its devices.
+pub async fn traffic(hypervisor: &str, runtime_dir: &Path) -> Option<Traffic> {
+    match hypervisor {
+        firecracker::PROGRAM => firecracker::traffic(runtime_dir).await,
         _ => None,
     }
 }
