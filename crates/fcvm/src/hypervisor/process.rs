@@ -2,7 +2,10 @@
 
 use std::{io, os::fd::OwnedFd, process::ExitStatus};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use tokio::process::Child;
 
 /// The process of a hypervisor. Dropped, it is killed.
@@ -49,14 +52,15 @@ impl VmmProcess {
     /// Kills the hypervisor and waits for its end: all that it had is free then.
     ///
     /// # Errors
-    /// Where it has ended already.
+    /// Where it cannot be killed.
     pub async fn kill(&mut self) -> io::Result<()> {
         match &self.behind {
             None => self.child.kill().await,
-            Some(behind) => {
-                pidfd_send_signal(behind, Signal::KILL)?;
-                self.child.wait().await.map(drop)
-            }
+            Some(behind) => match pidfd_send_signal(behind, Signal::KILL) {
+                // The keeper tells how it has ended.
+                Ok(()) | Err(Errno::SRCH) => self.child.wait().await.map(drop),
+                Err(errno) => Err(errno.into()),
+            },
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What the host needs for fcvm, what it has, and the command that gets the rest.
 
 use std::{
-    env, fmt,
+    env,
+    error::Error as _,
+    fmt,
     fs::File,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -13,6 +15,7 @@ use serde::Serialize;
 use super::agent;
 use crate::{
     hypervisor::{Virtualization, firecracker, virtualization},
+    process::sandbox,
     storage::DataDir,
 };
 
@@ -121,7 +124,7 @@ pub fn check(data: &DataDir, given_agent: Option<&Path>) -> Report {
         checks.push(program(packages, &NEWUIDMAP));
         checks.push(sub_ids());
     }
-    checks.extend([agent(given_agent), space(data), tun()]);
+    checks.extend([agent(given_agent), space(data), tun(), namespaces()]);
     Report { checks }
 }
 
@@ -294,6 +297,18 @@ fn space(data: &DataDir) -> Check {
         found,
         fix: (status == Status::Missing).then(|| "name another directory with --data-dir".into()),
     }
+}
+
+/// Those that Firecracker's sandbox is made of.
+fn namespaces() -> Check {
+    let (status, found, fix) = match sandbox::probe() {
+        Ok(()) => (Status::Ok, "mount, network, PID, IPC".to_owned(), None),
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            (Status::Note, format!("{error}{cause}; Firecracker will run without"), error.hint())
+        }
+    };
+    Check { name: "namespaces".into(), needed_for: "Firecracker's sandbox", status, found, fix }
 }
 
 fn tun() -> Check {

@@ -21,13 +21,13 @@ use rustix::{
     },
     thread::{
         CapabilitySet, CapabilitySets, UnshareFlags, remove_capability_from_bounding_set, set_capabilities,
-        set_name, set_no_new_privs, unshare_unsafe,
+        set_name, set_no_new_privs,
     },
 };
 
 use super::{
     error::Step,
-    tap,
+    sys, tap,
     view::{Mount, View},
 };
 
@@ -116,8 +116,7 @@ impl Prepared {
         let mut flags =
             UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWPID | UnshareFlags::NEWIPC;
         flags.set(UnshareFlags::NEWUSER, self.identity.is_some());
-        // SAFETY: no table of descriptors is parted from another.
-        unsafe { unshare_unsafe(flags) }?;
+        sys::unshare(flags)?;
         if let Some(identity) = &self.identity {
             // Who cannot drop groups may not be rid of what they forbid.
             put(c"/proc/self/setgroups", b"deny")?;
@@ -200,7 +199,7 @@ fn show(mount: &Mount) -> Result<(), Errno> {
 /// Goes on as a child of this process, which waits for it and ends as it does.
 fn descend() -> Result<(), Errno> {
     let parent = pidfd_open(getpid(), PidfdFlags::empty())?;
-    if let Some(child) = fork()? {
+    if let Some(child) = sys::fork()? {
         keep(child);
     }
     set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -212,46 +211,23 @@ fn descend() -> Result<(), Errno> {
     }
 }
 
-/// Without what the C library does about it, which is not for between fork and exec.
-fn fork() -> Result<Option<Pid>, Errno> {
-    let (flags, none) = (libc::SIGCHLD, 0);
-    // SAFETY: the child has this process's memory as its own, and this thread only, which goes on here.
-    let child = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
-    match i32::try_from(child) {
-        Ok(-1) | Err(_) => Err(last_errno()),
-        Ok(child) => Ok(Pid::from_raw(child)),
-    }
-}
-
-pub(super) fn last_errno() -> Errno {
-    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
-}
-
 /// Waits for the child, and ends as it has.
 fn keep(child: Pid) -> ! {
     // Whoever waits for the end of a pipe is not to wait for this process.
-    // SAFETY: nothing that a descriptor is used for is left to do.
-    if unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) } != 0 {
-        for number in 0..libc::c_int::from(u16::MAX) {
-            // SAFETY: as above.
-            unsafe { libc::close(number) };
-        }
-    }
+    sys::close_all();
     set_name(c"fcvm-keeper").ok();
     let status = loop {
         match waitpid(Some(child), WaitOptions::empty()) {
             Ok(Some((_, status))) => break status,
             Ok(None) | Err(Errno::INTR) => {}
-            // SAFETY: ends this process at once.
-            Err(_) => unsafe { libc::_exit(1) },
+            Err(_) => sys::exit(1),
         }
     };
     let code = match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => code,
         (None, Some(signal)) => {
             setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).ok();
-            // SAFETY: the signal gets its usual effect again, in place of a handler of ours.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
+            sys::reset(signal);
             if let Some(signal) = Signal::from_named_raw(signal) {
                 // What an init process cannot do to itself, its end says instead.
                 kill_process(getpid(), signal).ok();
@@ -260,6 +236,5 @@ fn keep(child: Pid) -> ! {
         }
         (None, None) => 1,
     };
-    // SAFETY: ends this process at once.
-    unsafe { libc::_exit(code) }
+    sys::exit(code)
 }

@@ -18,14 +18,15 @@
 
 mod child;
 mod error;
+mod sys;
 mod tap;
 mod view;
 
 use std::{
     io::{self, Read as _},
-    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use procfs::process::Process;
@@ -82,9 +83,7 @@ impl Sandbox {
         let identity = (!geteuid().is_root()).then(|| Identity::of(geteuid(), getegid()));
         let depth = if self.extent == Extent::Entered { 1 } else { 2 };
         let prepared = Prepared::new(self.view, identity, self.extent == Extent::Entered);
-        // SAFETY: between fork and exec only async-signal-safe code may run: `enter` makes system calls
-        // on what was prepared before, and neither allocates nor takes locks.
-        unsafe { command.pre_exec(move || prepared.enter(&report_end)) };
+        sys::before_exec(command, move || prepared.enter(&report_end));
         Ok(Confined { report, sources, depth })
     }
 }
@@ -120,6 +119,26 @@ impl Confined {
 fn only_child(parent: i32) -> Option<i32> {
     let children = Process::new(parent).ok()?.task_main_thread().ok()?.children().ok()?;
     children.first().and_then(|&child| child.try_into().ok())
+}
+
+/// Whether a program can be started in a sandbox here: starts one.
+///
+/// # Errors
+/// Why not.
+pub fn probe() -> Result<(), SandboxError> {
+    let start = || {
+        let root = tempfile::tempdir()?;
+        let mut view = View::at(root.path());
+        show_libraries(&mut view)?;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", ":"]).stdin(Stdio::null());
+        let confined = Sandbox::entered(view).confine(&mut command)?;
+        Ok((command.status(), confined))
+    };
+    match start().map_err(SandboxError::Start)? {
+        (Ok(_), _) => Ok(()),
+        (Err(error), confined) => Err(confined.explain(error)),
+    }
 }
 
 /// Why programs other than the simplest need it: what their libraries and interpreters lie in.
