@@ -1,0 +1,183 @@
+//! The two threads of a lane.
+//!
+//! ```text
+//!   /dev/fuse --request--> [requests] --> stream       waits for either side
+//!   /dev/fuse <--reply---- [replies]  <-- stream       waits for the stream only
+//! ```
+//! The second never waits for the first: a server that answers before it reads more would else hold both
+//! up. Frames pass as they are. Whichever thread finds that the mount is at its end says so to all.
+
+use std::{
+    io, mem,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use rustix::io::Errno;
+
+use super::{
+    device::Device,
+    ended::Ended,
+    frames::{Frame, Frames},
+    shared::{Counters, Shared, Waiter},
+    spin::{Spin, Spinner, Wake},
+};
+use crate::stream::Stream;
+
+/// One descriptor, one stream.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) number: u16,
+    pub(super) device: Device,
+    pub(super) stream: Stream,
+    /// Requests are no larger: the kernel itself refuses what does not fit.
+    pub(super) largest: usize,
+    pub(super) spin: Spin,
+}
+
+/// Starts a lane's threads; they end with the mount.
+pub(super) fn start(lane: Lane, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> io::Result<()> {
+    let number = lane.number;
+    let lane = Arc::new(lane);
+    let other = Arc::clone(&lane);
+    threads.push(spawn(format!("fuse{number}-replies"), shared, move |shared| Some(lane.replies(shared)))?);
+    threads
+        .push(spawn(format!("fuse{number}-requests"), shared, move |shared| Some(other.requests(shared)))?);
+    Ok(())
+}
+
+/// A thread that says why it ended.
+pub(super) fn spawn(
+    name: String,
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) -> Option<Ended> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name(name).spawn(move || {
+        let _guard = OnPanic(&shared);
+        if let Some(reason) = work(&shared) {
+            tracing::debug!(%reason, "a thread of a mount ended");
+            shared.end(reason);
+        }
+    })
+}
+
+/// A thread that panics leaves nobody hanging.
+struct OnPanic<'a>(&'a Shared);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end(Ended::Panicked);
+        }
+    }
+}
+
+impl Lane {
+    fn counters<'a>(&self, shared: &'a Shared) -> &'a Counters {
+        &shared.counters[usize::from(self.number)]
+    }
+
+    fn requests(&self, shared: &Shared) -> Ended {
+        let failed = |source| match source {
+            Errno::NODEV | Errno::CONNABORTED => Ended::Unmounted,
+            source => Ended::Requests { lane: self.number, source },
+        };
+        let waiter = match Waiter::new(&self.device, shared) {
+            Ok(waiter) => waiter,
+            Err(errno) => return failed(errno),
+        };
+        let (counters, mut spinner) = (self.counters(shared), Spinner::new(self.spin, shared.cpus.as_ref()));
+        let mut buffer = vec![0; self.largest];
+        loop {
+            let request = spinner.obtain(counters, || self.device.try_read(&mut buffer), || waiter.wait());
+            let length = match request {
+                Ok(Some(length)) => length,
+                Ok(None) => return Ended::Unmounted,
+                Err(errno) => return failed(errno),
+            };
+            if let Err(reason) = self.send(&buffer[..length], shared) {
+                return reason;
+            }
+            Counters::add(&counters.requests, 1);
+            Counters::add(&counters.request_bytes, length);
+        }
+    }
+
+    fn send(&self, mut bytes: &[u8], shared: &Shared) -> Result<(), Ended> {
+        while !bytes.is_empty() {
+            match self.stream.try_write(bytes) {
+                Ok(Some(written)) => bytes = &bytes[written..],
+                Ok(None) => match shared.wait_writable(&self.stream) {
+                    Ok(Wake::Ready) => {}
+                    Ok(Wake::Stop) => return Err(Ended::Unmounted),
+                    Err(errno) => return Err(self.broke(errno)),
+                },
+                Err(errno) => return Err(self.broke(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn replies(&self, shared: &Shared) -> Ended {
+        let waiter = match Waiter::new(&self.stream, shared) {
+            Ok(waiter) => waiter,
+            Err(errno) => return self.broke(errno),
+        };
+        let (counters, mut spinner) = (self.counters(shared), Spinner::new(self.spin, shared.cpus.as_ref()));
+        let mut frames = Frames::new();
+        // The kernel asks for nothing else before its first request is answered, and that is on lane 0.
+        let mut first = self.number == 0;
+        while !shared.has_ended() {
+            let room = frames.room();
+            match spinner.obtain(counters, || self.stream.try_read(room), || waiter.wait()) {
+                Ok(Some(0)) => return Ended::Closed { lane: self.number },
+                Ok(Some(read)) => frames.filled(read),
+                Ok(None) => return Ended::Unmounted,
+                Err(errno) => return self.broke(errno),
+            }
+            loop {
+                let frame = match frames.next() {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break,
+                    Err(length) => return Ended::Length { lane: self.number, length: length.0 },
+                };
+                if let Err(reason) = self.deliver(&frame, shared, &mut first) {
+                    return reason;
+                }
+                Counters::add(&counters.replies, 1);
+                Counters::add(&counters.reply_bytes, frame.bytes.len());
+            }
+        }
+        Ended::Unmounted
+    }
+
+    fn deliver(&self, frame: &Frame<'_>, shared: &Shared, first: &mut bool) -> Result<(), Ended> {
+        if frame.is_notification() {
+            return shared.notifications.push(frame.bytes);
+        }
+        match self.device.write(frame.bytes) {
+            Ok(()) => {}
+            // Who asked was interrupted, and waits no more.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NODEV | Errno::CONNABORTED) => return Err(Ended::Unmounted),
+            Err(source) => return Err(Ended::Reply { lane: self.number, source }),
+        }
+        if mem::take(first) {
+            if frame.error != 0 {
+                return Err(Ended::Refused {
+                    source: Errno::from_raw_os_error(frame.error.saturating_neg()),
+                });
+            }
+            shared.serving();
+        }
+        Ok(())
+    }
+
+    fn broke(&self, source: Errno) -> Ended {
+        match source {
+            Errno::PIPE | Errno::CONNRESET => Ended::Closed { lane: self.number },
+            source => Ended::Stream { lane: self.number, source },
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Files that the client has open.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::io::Errno;
+
+/// The most handles that a client may have: what a process may have files, at best.
+const MOST: usize = 1 << 20;
+
+/// An open file or directory.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) file: File,
+    /// Whoever reads a directory's names moves the file's position.
+    pub(crate) position: Mutex<()>,
+}
+
+/// Handles by their numbers. There is no 0.
+#[derive(Debug, Default)]
+pub(crate) struct Handles {
+    open: RwLock<HashMap<u64, Arc<Handle>>>,
+    last: AtomicU64,
+}
+
+impl Handles {
+    /// Keeps a file; its number.
+    ///
+    /// # Errors
+    /// `ENFILE` where there are too many.
+    pub(crate) fn add(&self, file: File) -> Result<u64, Errno> {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= MOST {
+            return Err(Errno::NFILE);
+        }
+        open.insert(number, Arc::new(Handle { file, position: Mutex::new(()) }));
+        Ok(number)
+    }
+
+    /// The handle of that number.
+    ///
+    /// # Errors
+    /// `EBADF` where there is none.
+    pub(crate) fn get(&self, number: u64) -> Result<Arc<Handle>, Errno> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(&number).cloned().ok_or(Errno::BADF)
+    }
+
+    /// Closes it, once nobody uses it any more.
+    pub(crate) fn remove(&self, number: u64) {
+        // The file is closed after the lock is given back: that may take long.
+        let removed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        drop(removed);
+    }
+
+    /// Closes all.
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *self.open.write().unwrap_or_else(PoisonError::into_inner));
+        drop(all);
+    }
+}

@@ -1,0 +1,180 @@
+//! The files that the client knows.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicU64, Ordering},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Statx, StatxFlags, statx},
+    io::Errno,
+};
+
+use crate::abi::ROOT;
+
+/// How many locks the nodes share.
+const SHARDS: usize = 16;
+
+/// What tells files apart, for as long as one of them is open: a node's is.
+type Key = (u32, u32, u64);
+
+/// A file that the client knows.
+#[derive(Debug)]
+pub(crate) struct Node {
+    fd: OwnedFd,
+    key: Key,
+    kind: FileType,
+    /// How often the client has been told of it, and has not forgotten.
+    known: AtomicU64,
+}
+
+impl Node {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(crate) fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    /// All that statx(2) tells.
+    pub(crate) fn statx(&self) -> Result<Statx, Errno> {
+        stat(&self.fd)
+    }
+}
+
+fn stat(fd: &OwnedFd) -> Result<Statx, Errno> {
+    statx(
+        fd,
+        c"",
+        AtFlags::EMPTY_PATH | AtFlags::STATX_SYNC_AS_STAT,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+    )
+}
+
+fn key(stat: &Statx) -> Key {
+    (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino)
+}
+
+/// Nodes by their numbers, and numbers by what tells files apart. Whoever has both locks took the second
+/// while it had the first.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    by_number: [RwLock<HashMap<u64, Arc<Node>>>; SHARDS],
+    by_key: [RwLock<HashMap<Key, u64>>; SHARDS],
+    next: AtomicU64,
+}
+
+impl Nodes {
+    pub(crate) fn new(root: OwnedFd) -> Result<Self, Errno> {
+        let nodes = Self {
+            by_number: Default::default(),
+            by_key: Default::default(),
+            next: AtomicU64::new(ROOT + 1),
+        };
+        let stat = stat(&root)?;
+        let node = Node { fd: root, key: key(&stat), kind: FileType::Directory, known: AtomicU64::new(1) };
+        write(&nodes.by_key[shard(node.key.2)]).insert(node.key, ROOT);
+        write(&nodes.by_number[shard(ROOT)]).insert(ROOT, Arc::new(node));
+        Ok(nodes)
+    }
+
+    /// The node of that number.
+    ///
+    /// # Errors
+    /// `ESTALE` where there is none.
+    pub(crate) fn get(&self, number: u64) -> Result<Arc<Node>, Errno> {
+        read(&self.by_number[shard(number)]).get(&number).cloned().ok_or(Errno::STALE)
+    }
+
+    /// The number of a file that was found, new or not; it counts as told. What it is, too.
+    pub(crate) fn tell(&self, fd: OwnedFd) -> Result<(u64, Statx), Errno> {
+        let stat = stat(&fd)?;
+        let key = key(&stat);
+        let mut numbers = write(&self.by_key[shard(key.2)]);
+        if let Some(&number) = numbers.get(&key)
+            && let Some(node) = read(&self.by_number[shard(number)]).get(&number)
+        {
+            node.known.fetch_add(1, Ordering::Relaxed);
+            return Ok((number, stat));
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let node = Node { fd, key, kind, known: AtomicU64::new(1) };
+        write(&self.by_number[shard(number)]).insert(number, Arc::new(node));
+        numbers.insert(key, number);
+        Ok((number, stat))
+    }
+
+    /// The client has forgotten a node so many times. The root stays.
+    pub(crate) fn forget(&self, number: u64, times: u64) {
+        if number == ROOT {
+            return;
+        }
+        let Ok(node) = self.get(number) else { return };
+        let mut numbers = write(&self.by_key[shard(node.key.2)]);
+        let before = node.known.load(Ordering::Relaxed);
+        // A client that forgets more than it knows has forgotten it all.
+        let left = before.saturating_sub(times);
+        node.known.store(left, Ordering::Relaxed);
+        if left == 0 {
+            write(&self.by_number[shard(number)]).remove(&number);
+            numbers.remove(&node.key);
+        }
+    }
+
+    /// Forgets all but the root.
+    pub(crate) fn clear(&self) {
+        for shard in &self.by_number {
+            write(shard).retain(|number, _| *number == ROOT);
+        }
+        for shard in &self.by_key {
+            write(shard).retain(|_, number| *number == ROOT);
+        }
+    }
+}
+
+fn shard(number: u64) -> usize {
+    usize::try_from(number % SHARDS as u64).unwrap_or_default()
+}
+
+/// A worker that panicked has left no half of a change: each is one insertion or removal.
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+
+    use super::*;
+
+    fn open(path: &std::path::Path) -> OwnedFd {
+        openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_file_has_one_number_until_it_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let nodes = Nodes::new(open(directory.path())).unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        std::fs::hard_link(&file, directory.path().join("link")).unwrap();
+        let (number, stat) = nodes.tell(open(&file)).unwrap();
+        assert_eq!((nodes.tell(open(&directory.path().join("link"))).unwrap().0, stat.stx_size), (number, 1));
+        nodes.forget(number, 1);
+        assert!(nodes.get(number).is_ok());
+        nodes.forget(number, 99);
+        assert_eq!(nodes.get(number).unwrap_err(), Errno::STALE);
+        assert_ne!(nodes.tell(open(&file)).unwrap().0, number, "numbers are not used again");
+        nodes.forget(ROOT, 99);
+        nodes.clear();
+        assert!(nodes.get(ROOT).is_ok());
+    }
+}
