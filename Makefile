@@ -12,10 +12,11 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export FILTER STREAM
 
 .PHONY: help demo deps build setup-fcvm test test-unit test-fast test-all test-root test-firecracker soak \
-	lint fmt fmt-check clippy bench bench-quick docs man clean
+	lint fmt fmt-check clippy bench bench-quick bench-fuse bench-fuse-quick bench-network \
+	bench-network-quick docs man clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  FILTER=name  for test*: only tests with that in their names'
 	@echo '  STREAM=1     for test*: show their output as it comes, one test at a time'
@@ -76,6 +77,18 @@ bench: setup-fcvm ## Measure starts, commands, image disks and pulls, 20 runs
 
 bench-quick: setup-fcvm ## Measure starts, commands, image disks and pulls, 5 runs
 	@scripts/bench.sh --quick
+
+bench-fuse: deps ## Measure directories through fuse-pipe, beside the host and other servers, 3 rounds (root)
+	@scripts/bench-fuse.sh
+
+bench-fuse-quick: deps ## The same, 1 round
+	@scripts/bench-fuse.sh --quick
+
+bench-network: setup-fcvm ## Measure networks of VMs beside the host's, 5 rounds (root)
+	cargo bench --quiet --locked -p fcvm --bench network
+
+bench-network-quick: setup-fcvm ## The same, 1 round
+	cargo bench --quiet --locked -p fcvm --bench network -- --quick
 
 clean: ## Remove what was built; not what `fcvm setup` made
 	cargo clean

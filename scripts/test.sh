@@ -39,6 +39,7 @@ firecracker_group=(
     vm_a_host_that_reconnects_finds_the_guest_again
     vm_guest_panic
     vm_metadata_is_served_to_who_has_a_token
+    vm_a_map_is_the_hosts_own_directory
 )
 firecracker=${FCVM_FIRECRACKER:-$(command -v firecracker || true)}
 if [[ $tier == firecracker ]]; then

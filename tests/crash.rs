@@ -126,6 +126,7 @@ fn vm_fcvm_killed_before_the_boot_leaves_nothing() {
         "recorded",
         "directory-made",
         "claimed",
+        "network-allocated",
         "id-files-written",
         "image-resolved",
         "image-held",

@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    net::TcpListener,
     os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::PathBuf,
 };
@@ -68,6 +69,10 @@ fn bad_values() {
         ("hypervisor", &["--hypervisor", "other"]),
         ("env-file", &["--env-file", "/nonexistent"]),
         ("env-nameless", &["-e", "=x"]),
+        ("publish", &["-p", "8000-8010:80"]),
+        ("publish-twice", &["-p", "80:80", "-p", "0.0.0.0:80:81"]),
+        ("network-none", &["--network", "none", "-p", "80"]),
+        ("egress", &["--egress", "allow,example.com"]),
     ] {
         let output = env.run(options).args(["hello", "true"]).run();
         snapshot(&env, &format!("value-{name}"), &output);
@@ -123,6 +128,20 @@ fn vm_bad_images() {
     ] {
         snapshot(&env, &format!("image-{name}"), &env.run(&[image, "true"]).run());
     }
+}
+
+#[test]
+fn vm_a_taken_port_is_found_before_the_boot() {
+    let Some(env) = TestEnv::set_up(FCVM) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap();
+    let output = env.run(&["-p", &format!("{host}:80"), "hello", "true"]).run();
+    output.assert_code(125);
+    let told = format!("port {host}/tcp is in use by `");
+    let pid = format!("(PID {})", std::process::id());
+    assert!(output.stderr.contains(&told) && output.stderr.contains(&pid), "{}", output.stderr);
+    assert!(output.stderr.contains("hint: choose another port"), "{}", output.stderr);
+    env.assert_nothing_left();
 }
 
 #[test]

@@ -283,6 +283,7 @@ fn vm_firecracker_runs_on_while_nobody_reads_its_console() {
         cpus: 1,
         memory_mib: 256,
         disks: Vec::new(),
+        network: None,
         options: MachineOptions::default(),
         metadata: None,
         runtime_dir: directory,

@@ -66,6 +66,7 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
             Disk { serial: "base".into(), path: assets.base, access: Access::ReadOnly, limits },
             Disk { serial: "scratch".into(), path: scratch, access: Access::Ephemeral, limits },
         ],
+        network: None,
         options: MachineOptions::default(),
         metadata: None,
         runtime_dir: env.sockets().to_owned(),

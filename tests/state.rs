@@ -51,7 +51,7 @@ fn vm_a_running_vm_is_listed() {
 
     let table = env.fcvm().arg("ls").run().ok();
     let lines: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["NAME", "ID", "IMAGE", "STATUS", "PID", "UPTIME", "CPU", "MEMORY"]);
+    assert_eq!(lines[0], ["NAME", "ID", "IMAGE", "STATUS", "PID", "UPTIME", "CPU", "MEMORY", "PORTS"]);
     let id = vm["id"].as_str().unwrap();
     assert!(id.starts_with(lines[1][1]), "{table}");
     let pid = running.pid().to_string();
@@ -149,7 +149,7 @@ fn id(number: u32) -> String {
 /// A record that is right in all that is not changed, its owner dead.
 fn record(number: u32, changes: Value) -> Value {
     let mut record = json!({
-        "format": 2, "id": id(number), "name": format!("vm-{number}"), "process_type": "vm",
+        "format": 3, "id": id(number), "name": format!("vm-{number}"), "process_type": "vm",
         "owner": { "pid": i32::MAX, "start_time": 1, "boot_id": "another" },
         "hypervisor_process": null, "hypervisor": "qemu", "image": "hello", "image_digest": null,
         "command": ["sh"], "status": "running", "health_status": "healthy", "exit_code": null,
@@ -320,7 +320,7 @@ fn vm_a_running_vm_whose_record_is_of_the_future_is_spared() {
     let id = env.list()[0]["id"].as_str().unwrap().to_owned();
     let path = env.data().join("state").join(format!("{id}.json"));
     let record = fs::read_to_string(&path).unwrap();
-    fs::write(&path, record.replacen("\"format\": 2", "\"format\": 999", 1)).unwrap();
+    fs::write(&path, record.replacen("\"format\": 3", "\"format\": 999", 1)).unwrap();
     assert!(env.list().is_empty());
     for arguments in [&["rm", "--force", "--all"][..], &["stop", "--all"], &["rm", "--force", "web"]] {
         env.fcvm().args(arguments).run().assert_code(0);

@@ -4,12 +4,15 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt as _, chown},
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
-use fcvm_testkit::{Fcvm, Layer, TestEnv, needs_programs, needs_root, skip};
+use fcvm_testkit::{Fcvm, Layer, TestEnv, World, needs_programs, needs_root, skip, world::OUTSIDE};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A user that this machine most likely does not have.
@@ -179,4 +182,113 @@ fn root_vm_a_user_needs_no_home() {
     let lost = user.fcvm().env_remove("FCVM_DATA_DIR").arg("ls").run();
     lost.assert_code(125);
     assert!(lost.stderr.contains("hint: name a directory you can write to"), "{}", lost.stderr);
+}
+
+/// Where the user's subordinate ids begin in [`with_ranges`].
+const RANGE: u32 = 700_000;
+
+/// The same command for a user who has a name and subordinate ids: for its own eyes only.
+fn with_ranges(user: &User<'_>, arguments: &[&str]) -> Fcvm {
+    let directory = user.env.root();
+    for (file, line) in [
+        ("passwd", format!("root:x:0:0::/root:/bin/sh\nranger:x:{UID}:{UID}::/:/bin/sh\n")),
+        ("subuid", format!("ranger:{RANGE}:65536\n")),
+        ("subgid", format!("ranger:{RANGE}:65536\n")),
+    ] {
+        fs::write(directory.join(file), line).unwrap();
+    }
+    let script = format!(
+        "for file in passwd subuid subgid; do mount --bind $0/$file /etc/$file || exit; done
+         exec setpriv --reuid={UID} --regid={UID} --clear-groups \"$@\""
+    );
+    let fcvm = user.env.program_in_env("unshare").args(["--mount", "sh", "-c", &script]).arg(directory);
+    fcvm.arg(user.env.program())
+        .args(arguments)
+        .env_remove("HOME")
+        .env("FCVM_DATA_DIR", &user.data)
+        .env("FCVM_RUNTIME_DIR", &user.sockets)
+}
+
+#[test]
+fn root_vm_an_ordinary_users_files_are_roots_in_the_guest() {
+    if !needs_programs(&["unshare", "newuidmap"]) {
+        return;
+    }
+    let Some(env) = env() else { return };
+    let user = User::new(&env);
+    let shared = user.data.join("shared");
+    fs::create_dir(&shared).unwrap();
+    chown(&shared, Some(UID), Some(UID)).unwrap();
+    fs::write(shared.join("foreign"), "").unwrap();
+    let owner = |name: &str| {
+        let found = fs::metadata(shared.join(name)).unwrap();
+        (found.uid(), found.gid())
+    };
+    let map = format!("{}:/shared", shared.display());
+
+    // Without ranges everything is the user's, and nothing can be given away.
+    let script = "touch /shared/made; stat -c %u:%g /shared /shared/made /shared/foreign; \
+                  chown 1000 /shared/made 2>/dev/null || echo refused";
+    let output = user.fcvm().args(["podman", "run", "-v", &map, "hello", "sh", "-c", script]).run();
+    assert_eq!(output.ok(), "0:0\n0:0\n65534:65534\nrefused");
+    assert_eq!(owner("made"), (UID, UID));
+    let same = format!("{map}:idmap=same");
+    let output = user.fcvm().args(["podman", "run", "-v", &same, "hello", "true"]).run();
+    output.assert_code(125);
+    assert!(output.stderr.contains("idmap=same takes root"), "{}", output.stderr);
+
+    // With ranges other users of the guest are of those.
+    let script = "mkdir -p /data/dir; touch /data/dir/file; chown -R 1000:1001 /data/dir; chmod 700 /data/dir; \
+                  stat -c %u:%g /data /data/dir/file";
+    let output =
+        with_ranges(&user, &["podman", "run", "-v", "data:/data", "hello", "sh", "-c", script]).run();
+    assert_eq!(output.ok(), "0:0\n1000:1001");
+    let data = user.fcvm().args(["volume", "inspect", "data", "--format", "{{.Mountpoint}}"]).run().ok();
+    let made = fs::metadata(Path::new(&data).join("dir/file")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (RANGE + 999, RANGE + 1000));
+    // Who may not look into the directory removes it all the same.
+    assert_eq!(with_ranges(&user, &["volume", "rm", "data"]).run().ok(), "data");
+    assert!(!Path::new(&data).exists());
+    env.assert_nothing_left();
+}
+
+#[test]
+fn root_vm_an_ordinary_users_vm_has_a_network() {
+    let Some(env) = env() else { return };
+    if !needs_programs(&["pasta", "slirp4netns", "passt"]) {
+        return;
+    }
+    let Some(world) = World::new() else { return };
+    let env = env.on(&world);
+    let user = User::new(&env);
+    let outside = world.outside(|| TcpListener::bind((OUTSIDE[0], 1000)).unwrap());
+    thread::spawn(move || {
+        for stream in outside.incoming() {
+            stream.unwrap().write_all(b"outside\n").unwrap();
+        }
+    });
+    let script = "busybox nc -ll -p 8000 -e echo inside & echo ready; wait";
+    for driver in ["pasta", "slirp4netns", "passt"] {
+        if driver == "passt" {
+            // What it is for.
+            assert_eq!(world.shell("chmod 600 /dev/net/tun"), "");
+        }
+        let mut run = user.fcvm().args(["podman", "run", "-d", "--name", driver, "-p", "8080:8000"]);
+        if driver != "passt" {
+            run = run.args(["--rootless-driver", driver]);
+        }
+        run.args(["hello", "sh", "-c", script]).run().assert_code(0);
+        // Its input has no end: that of its half of the connection is not what this is about.
+        let out = format!("mkfifo /tmp/in; busybox nc {} 1000 <> /tmp/in", OUTSIDE[0]);
+        let out = user.fcvm().args(["exec", driver, "sh", "-c", &out]).run();
+        assert_eq!(out.ok(), "outside", "{driver}: {}", out.stderr);
+        let published = user.fcvm().args(["port", driver, "8000"]).run().ok();
+        let mut inside = String::new();
+        let mut stream = world.on_host(|| TcpStream::connect(&published).unwrap());
+        stream.read_to_string(&mut inside).unwrap();
+        assert_eq!(inside, "inside\n", "{driver}");
+        user.fcvm().args(["rm", "--force", driver]).run().assert_code(0);
+        env.assert_nothing_left();
+    }
+    assert_eq!(world.leftovers(), [""; 0]);
 }

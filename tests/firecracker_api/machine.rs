@@ -58,6 +58,7 @@ fn machine(env: &FirecrackerEnv, runtime_dir: PathBuf, options: MachineOptions) 
             disk("limited", Access::Ephemeral, limits),
             disk("free", Access::ReadOnly, DiskLimits::default()),
         ],
+        network: None,
         options,
         metadata: Some(json!({ "name": "machine" })),
         runtime_dir,

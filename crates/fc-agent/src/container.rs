@@ -34,7 +34,7 @@ use tokio::{
 
 use crate::{
     descriptor::Descriptor, directory::Directory, exec::Running, guest::clock, podman, reaper::Reaper,
-    terminal::Terminal,
+    terminal::Terminal, volumes::Mounts,
 };
 
 /// Bytes moved at a time: as much as a pipe of ours holds.
@@ -92,6 +92,7 @@ pub(crate) struct Runs<'a> {
     pub(crate) outbox: &'a mpsc::Sender<ToHost>,
     pub(crate) reaper: &'a Reaper,
     pub(crate) known: &'a watch::Sender<Option<Running>>,
+    pub(crate) mounts: &'a Mounts,
 }
 
 impl Runs<'_> {
@@ -104,6 +105,7 @@ impl Runs<'_> {
         let mut size = self.container.terminal;
         loop {
             let status = run(&mut self, &arguments, &mut size).await?;
+            self.mounts.settle().await;
             let outcome = ToHost::Ended(Outcome::Status(status));
             drop(self.outbox.send(outcome).await);
             // What was meant for the run that has ended is not for the next.
@@ -134,10 +136,8 @@ async fn run(
         _ => {}
     }
     let mut started = PidFile::watch(podman::PID_FILE.into()).context("failed to watch for the container")?;
-    let mut command = Command::new(podman::PROGRAM);
-    command.args(arguments);
+    let mut command = podman::command(arguments);
     let ends = Ends::given_to(&mut command, container.interactive, *size)?;
-    command.env_clear().env("PATH", podman::PATH).env("HOME", "/root");
     reach(outbox, Stage::Prepared).await;
     let (_, mut ended) = reaper.spawn(&mut command).context("failed to start podman")?;
     crate::fault::reach("podman");

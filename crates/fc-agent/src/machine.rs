@@ -10,9 +10,10 @@ use crate::{
     build,
     container::{self, InputStreams, OutputStreams, Runs, Wish},
     exec::{Execs, Running},
-    fault, guest, init,
+    fault, guest, init, podman,
     reaper::Reaper,
     tcp,
+    volumes::{Lanes, Volumes},
 };
 
 /// Streams and wishes that wait for a job to take them.
@@ -23,17 +24,24 @@ const QUEUE: usize = 64;
 pub(crate) struct Machine {
     outbox: mpsc::Sender<ToHost>,
     reaper: Reaper,
-    /// Taken by the job.
-    root: Option<anyhow::Result<init::Disks>>,
     streams: [mpsc::Sender<Stream>; 3],
     /// Of output and of error output.
     closed: [Arc<Notify>; 2],
     wishes: mpsc::Sender<Wish>,
     execs: Execs,
+    lanes: Lanes,
     /// Taken by the job.
-    running: Option<watch::Sender<Option<Running>>>,
-    /// Taken by the job.
-    ends: Option<(container::Streams, mpsc::Receiver<Wish>)>,
+    means: Option<Means>,
+}
+
+/// What the job has alone.
+#[derive(Debug)]
+struct Means {
+    root: anyhow::Result<init::Disks>,
+    volumes: Volumes,
+    streams: container::Streams,
+    wishes: mpsc::Receiver<Wish>,
+    running: watch::Sender<Option<Running>>,
 }
 
 impl Machine {
@@ -41,6 +49,8 @@ impl Machine {
         root: anyhow::Result<init::Disks>,
         outbox: mpsc::Sender<ToHost>,
         reaper: Reaper,
+        lanes: Lanes,
+        volumes: Volumes,
     ) -> Self {
         let (stdin, stdin_end) = mpsc::channel(QUEUE);
         let (stdout, stdout_end) = mpsc::channel(QUEUE);
@@ -55,14 +65,13 @@ impl Machine {
         let (running, runs) = watch::channel(None);
         Self {
             execs: Execs::new(reaper.clone(), runs),
-            running: Some(running),
+            lanes,
             outbox,
             reaper,
-            root: Some(root),
             streams: [stdin, stdout, stderr],
             closed,
             wishes,
-            ends: Some((streams, wishes_end)),
+            means: Some(Means { root, volumes, streams, wishes: wishes_end, running }),
         }
     }
 
@@ -81,6 +90,7 @@ impl Machine {
                 tokio::spawn(tcp::serve(stream));
                 return;
             }
+            Port::Volume => return self.lanes.attach(stream),
         };
         if queue.try_send(stream).is_err() {
             tracing::debug!(?port, "nobody wants the stream");
@@ -106,13 +116,12 @@ impl Machine {
 
     /// Starts the job, once: a repeated plan is that of a host that reconnected.
     pub(crate) fn start(&mut self, plan: BootPlan) {
-        let taken = (self.root.take(), self.ends.take(), self.running.take());
-        let (Some(root), Some((streams, wishes)), Some(running)) = taken else {
+        let Some(means) = self.means.take() else {
             return tracing::debug!("the job has already been started");
         };
         let (outbox, reaper) = (self.outbox.clone(), self.reaper.clone());
         tokio::spawn(async move {
-            let Err(failure) = work(plan, root, streams, wishes, &outbox, &reaper, &running).await else {
+            let Err(failure) = work(plan, means, &outbox, &reaper).await else {
                 return;
             };
             let failure = Failure { kind: failure.kind, message: format!("{:#}", failure.error) };
@@ -140,27 +149,28 @@ fn disk_error(error: anyhow::Error) -> JobError {
 /// Does the job; its end is told by then, unless it failed.
 async fn work(
     plan: BootPlan,
-    root: anyhow::Result<init::Disks>,
-    streams: container::Streams,
-    wishes: mpsc::Receiver<Wish>,
+    means: Means,
     outbox: &mpsc::Sender<ToHost>,
     reaper: &Reaper,
-    running: &watch::Sender<Option<Running>>,
 ) -> Result<(), JobError> {
+    let Means { root, volumes, streams, wishes, running } = means;
     let disks = root.map_err(disk_error)?;
-    if !PathBuf::from(crate::podman::PROGRAM).exists() {
+    if !PathBuf::from(podman::PROGRAM).exists() {
         let error = anyhow::anyhow!("the base disk has no `{}`", crate::podman::PROGRAM);
         return Err(JobError { kind: FailureKind::Base, error });
     }
     guest::apply(&plan)?;
     fault::reach("plan");
+    let volume_error = |error| JobError { kind: FailureKind::Volume, error };
+    let mounts = volumes.mount(&plan.volumes).await.map_err(volume_error)?;
     match plan.job {
         Job::Container(container) => {
             let image =
                 disks.others.first().ok_or_else(|| anyhow::anyhow!("the machine has no image disk"))?;
             init::mount_image(image).map_err(disk_error)?;
-            let (name, container, known) = (&*plan.identity.name, &*container, running);
-            Runs { name, container, streams, wishes, outbox, reaper, known }.run().await?;
+            podman::make_volumes(&container, reaper).await.map_err(volume_error)?;
+            let (name, container, known) = (&*plan.identity.name, &*container, &running);
+            Runs { name, container, streams, wishes, outbox, reaper, known, mounts: &mounts }.run().await?;
         }
         Job::BuildImage => {
             build::run(&disks.others, reaper).await?;

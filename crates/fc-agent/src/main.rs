@@ -5,6 +5,7 @@
 //!         -> link: waits for the host's session (device, session)
 //!         -> Hello -> boot plan                 (session)
 //!         -> identity, clock, entropy, network  (guest)
+//!         -> volumes of the host                (volumes)
 //!         -> podman run                         (container)
 //!         -> outcome -> power off               (power)
 //! ```
@@ -22,6 +23,7 @@ mod exec;
 mod fault;
 mod guest;
 mod init;
+mod link;
 mod log;
 mod machine;
 mod podman;
@@ -31,6 +33,7 @@ mod session;
 mod sys;
 mod tcp;
 mod terminal;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -49,8 +52,9 @@ fn main() -> ExitCode {
         std::process::abort();
     }));
     let ended = init::run().and_then(|guest| {
+        let link = link::start()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        runtime.block_on(session::serve(guest))
+        runtime.block_on(session::serve(guest, link))
     });
     if let Err(error) = ended {
         // The host finds this line in the console's last ones.

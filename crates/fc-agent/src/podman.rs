@@ -1,6 +1,15 @@
-//! Podman's command lines: pure.
+//! Podman: its command lines, and what is not the container's own run.
 
-use fcvm_proto::Container;
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, bail};
+use fcvm_proto::{Container, Volume};
+
+use crate::reaper::Reaper;
 
 /// The program, part of the base disk.
 pub(crate) const PROGRAM: &str = "/usr/bin/podman";
@@ -10,6 +19,53 @@ pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 pub(crate) const PID_FILE: &str = "/run/fcvm/container.pid";
 /// Where Podman writes the container's id.
 pub(crate) const ID_FILE: &str = "/run/fcvm/container.id";
+
+/// What Podman says when it is called; its end goes into the error.
+const LOG: &str = "/run/fcvm/podman.log";
+const LOG_END: usize = 2 << 10;
+
+/// Podman with these arguments.
+pub(crate) fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).env_clear().env("PATH", PATH).env("HOME", "/root");
+    command
+}
+
+/// Runs Podman with these arguments to its end.
+///
+/// # Errors
+/// Where it fails, with what it said.
+pub(crate) async fn call(
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    reaper: &Reaper,
+) -> anyhow::Result<()> {
+    let log = File::create(LOG).context("failed to create a log")?;
+    let mut command = command(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let (_, ended) = reaper.spawn(&mut command).context("failed to start podman")?;
+    let status = ended.await?;
+    if !status.success() {
+        let log = fs::read(LOG).unwrap_or_default();
+        let end = &log[log.len().saturating_sub(LOG_END)..];
+        bail!("{status}: {}", String::from_utf8_lossy(end).trim());
+    }
+    Ok(())
+}
+
+/// Makes the volumes that Podman is to fill: each is where one of the host's is mounted, so that what the
+/// image has there is copied to the host, and the owner set, before the container starts.
+///
+/// # Errors
+/// Where Podman does not make one.
+pub(crate) async fn make_volumes(container: &Container, reaper: &Reaper) -> anyhow::Result<()> {
+    for (name, number) in &container.filled_volumes {
+        let device = format!("--opt=device={}", Volume::path((*number).into()));
+        call(["volume", "create", "--opt=type=none", "--opt=o=bind", &device, name], reaper)
+            .await
+            .with_context(|| format!("failed to make volume `{name}`"))?;
+    }
+    Ok(())
+}
 
 /// Arguments of `podman run` for a container.
 ///
@@ -32,6 +88,8 @@ pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
     }
     for (name, values) in [
         ("tmpfs", &container.tmpfs),
+        ("volume", &container.volumes),
+        ("mount", &container.mounts),
         ("cap-add", &container.cap_add),
         ("cap-drop", &container.cap_drop),
         ("ulimit", &container.ulimits),

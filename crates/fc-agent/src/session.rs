@@ -8,11 +8,11 @@ use fcvm_link::{
     multiplex,
     session::GuestPipe,
 };
-use fcvm_proto::{Hello, PROTOCOL, Port, ToGuest, ToHost, session::SessionId};
-use tokio::sync::mpsc;
+use fcvm_proto::{Hello, PROTOCOL, Port, ToGuest, ToHost, Transport, session::SessionId};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
-    container::Wish, device, fault, guest::clock, init::Guest, log, machine::Machine, reaper::Reaper,
+    container::Wish, device, fault, guest::clock, init::Guest, log, machine::Machine, reaper::Reaper, volumes,
 };
 
 /// Messages to the host that wait: log lines beyond are dropped.
@@ -27,19 +27,28 @@ enum End {
 ///
 /// # Errors
 /// Where the device of the link fails.
-pub(crate) async fn serve(guest: Guest) -> anyhow::Result<()> {
+pub(crate) async fn serve(guest: Guest, link: Handle) -> anyhow::Result<()> {
     let (outbox, mut messages) = mpsc::channel(OUTBOX);
     log::init(outbox.clone());
     let reaper = Reaper::start()?;
-    let mut machine = Machine::new(guest.root, outbox, reaper);
-    let mut pipe = GuestPipe::new(device::Port::open(guest.transport)?, guest.key);
+    let (lanes, volumes) = volumes::new(link.clone(), guest.fuse);
+    if guest.transport == Transport::Vsock {
+        // Before the host hears of us.
+        lanes.listen()?;
+    }
+    let mut machine = Machine::new(guest.root, outbox, reaper, lanes, volumes);
+    let device = {
+        let _link = link.enter();
+        device::Port::open(guest.transport)?
+    };
+    let mut pipe = GuestPipe::new(device, guest.key);
     let mut outcome = None;
     loop {
         let (id, io) = pipe.accept().await?;
         fault::reach("link");
-        let (link, driver) = multiplex(io, Role::Guest);
-        let driver = tokio::spawn(driver);
-        let end = session(id, link, guest.started, &mut machine, &mut messages, &mut outcome).await;
+        let (streams, driver) = multiplex(io, Role::Guest);
+        let driver = link.spawn(driver);
+        let end = session(id, streams, guest.started, &mut machine, &mut messages, &mut outcome).await;
         driver.abort();
         match end {
             Ok(End::PowerOff) => return Ok(()),

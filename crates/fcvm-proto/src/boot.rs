@@ -1,8 +1,8 @@
 //! The boot plan: everything the host wants of this guest, in one message.
 
-use crate::TerminalSize;
+use crate::{TerminalSize, Volume};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// The host's answer to [`Hello`](crate::Hello).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub struct BootPlan {
     pub entropy: Vec<u8>,
     /// Names and resolvers.
     pub network: Network,
+    /// What to mount of the host, before the job.
+    pub volumes: Vec<Volume>,
     /// What to do once the guest is ready.
     pub job: Job,
 }
@@ -35,8 +37,12 @@ pub struct Identity {
 pub struct Network {
     /// Lines for `/etc/hosts` beyond loopback and the guest's own name: address, name.
     pub hosts: Vec<(String, String)>,
-    /// Addresses of DNS resolvers.
+    /// Addresses of DNS resolvers, the first to be asked first.
     pub dns: Vec<String>,
+    /// Domains in which short names are looked up.
+    pub search: Vec<String>,
+    /// Options of the resolver, as `resolv.conf` has them.
+    pub dns_options: Vec<String>,
     /// Interfaces beside loopback.
     pub interfaces: Vec<Interface>,
 }
@@ -46,10 +52,32 @@ pub struct Network {
 pub struct Interface {
     /// By which the guest knows it.
     pub mac: [u8; 6],
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// The longest packet, in bytes; as the device has it where none is given.
+    pub mtu: Option<u32>,
+    /// Its addresses: these and no others, but for those that the kernel makes of the link.
+    pub addresses: Vec<Address>,
+    /// Where it leads, besides the networks of its addresses.
+    pub routes: Vec<Route>,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// It.
+    pub address: IpAddr,
     /// How many bits of the address are the network's, to which the interface leads.
     pub prefix: u8,
+}
+
+/// Where packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The first address of the network to which it leads; unspecified for all there are.
+    pub destination: IpAddr,
+    /// How many bits of the address are the network's.
+    pub prefix: u8,
+    /// Who passes packets on; on the link itself where nobody does.
+    pub gateway: Option<IpAddr>,
 }
 
 /// What the guest is for.
@@ -87,6 +115,13 @@ pub struct Container {
     pub read_only: bool,
     /// `PATH[:OPTIONS]` each.
     pub tmpfs: Vec<String>,
+    /// `--volume` each: where the guest has it, where the container shall, options.
+    pub volumes: Vec<String>,
+    /// `--mount` each.
+    pub mounts: Vec<String>,
+    /// Volumes of Podman's own to be made first, which it fills with what the image has at their place:
+    /// their names, and which of the plan's volumes they are.
+    pub filled_volumes: Vec<(String, u16)>,
     /// Capabilities added.
     pub cap_add: Vec<String>,
     /// Capabilities dropped.

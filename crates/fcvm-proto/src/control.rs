@@ -102,6 +102,8 @@ pub enum FailureKind {
     NotFound,
     /// A command cannot be executed.
     NotExecutable,
+    /// A volume cannot be mounted.
+    Volume,
 }
 
 /// A line of the agent's log.
@@ -129,7 +131,7 @@ pub enum LogLevel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Container, Identity, Interface, Job, Network, frame};
+    use crate::{Address, Container, Identity, Interface, Job, Network, Route, frame};
 
     /// These bytes are the protocol. If this fails you changed the wire
     /// format: raise `PROTOCOL`.
@@ -160,21 +162,32 @@ mod tests {
             network: Network {
                 hosts: vec![("a".into(), "b".into())],
                 dns: vec!["d".into()],
+                search: vec!["s".into()],
+                dns_options: vec!["o".into()],
                 interfaces: vec![Interface {
                     mac: [1, 2, 3, 4, 5, 6],
-                    address: [7, 8, 9, 10].into(),
-                    prefix: 30,
+                    mtu: Some(9),
+                    addresses: vec![Address { address: [7, 8, 9, 10].into(), prefix: 30 }],
+                    routes: vec![
+                        Route { destination: [0, 0, 0, 0].into(), prefix: 0, gateway: Some([5; 16].into()) },
+                        Route { destination: [11; 4].into(), prefix: 32, gateway: None },
+                    ],
                 }],
             },
+            volumes: Vec::new(),
             job: Job::Container(Box::new(Container { image: "m".into(), ..Container::default() })),
         };
         assert_eq!(
             frame::encode(&ToGuest::Start(Box::new(plan))).unwrap(),
             [
-                47, 0, 0, 0, // length
+                93, 0, 0, 0, // length
                 0, 1, b'i', 1, b'n', 1, b'h', 3, 1, 4, 1, 1, b'a', 1, b'b', 1, 1, b'd', // plan
-                1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 30, // its interface
-                0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
+                1, 1, b's', 1, 1, b'o', // its resolver
+                1, 1, 2, 3, 4, 5, 6, 1, 9, 1, 0, 7, 8, 9, 10, 30, // its interface
+                2, 0, 0, 0, 0, 0, 0, 1, 1, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, // its routes
+                0, 11, 11, 11, 11, 32, 0, // the other
+                0, // volumes
+                0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
             ]
         );
         let orders: [(ToGuest, &[u8]); 6] = [

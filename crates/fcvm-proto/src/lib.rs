@@ -18,15 +18,17 @@ pub mod port;
 pub mod session;
 pub mod tcp;
 pub mod transport;
+pub mod volume;
 
-pub use boot::{BootPlan, Container, Identity, Interface, Job, Network};
+pub use boot::{Address, BootPlan, Container, Identity, Interface, Job, Network, Route};
 pub use control::{Failure, FailureKind, Hello, LogLevel, LogRecord, Outcome, Stage, ToGuest, ToHost};
 pub use exec::{ExecEvent, ExecOrder, ExecRequest, ExecTarget, TerminalSize};
 pub use frame::{FrameError, MAX_FRAME};
 pub use port::Port;
 pub use tcp::{TcpReply, TcpRequest};
 pub use transport::Transport;
+pub use volume::{Lane, Volume, VolumeKind};
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.
-pub const PROTOCOL: u16 = 4;
+pub const PROTOCOL: u16 = 6;

@@ -22,6 +22,8 @@ pub enum Port {
     ExecStderr = 8,
     /// A connection to a TCP port of the guest's loopback: see [`tcp`](crate::tcp).
     Tcp = 9,
+    /// FUSE frames of a volume, host to guest and back: see [`volume`](crate::volume).
+    Volume = 10,
 }
 
 impl Port {
@@ -44,6 +46,7 @@ impl Port {
             7 => Some(Self::ExecStdout),
             8 => Some(Self::ExecStderr),
             9 => Some(Self::Tcp),
+            10 => Some(Self::Volume),
             _ => None,
         }
     }
@@ -53,7 +56,7 @@ impl Port {
     #[must_use]
     pub const fn client_may_open(self) -> bool {
         match self {
-            Self::Control | Self::Stdin | Self::Stdout | Self::Stderr | Self::Tcp => false,
+            Self::Control | Self::Stdin | Self::Stdout | Self::Stderr | Self::Tcp | Self::Volume => false,
             Self::Exec | Self::ExecStdin | Self::ExecStdout | Self::ExecStderr => true,
         }
     }
@@ -76,12 +79,13 @@ mod tests {
             (Port::ExecStdout, 7),
             (Port::ExecStderr, 8),
             (Port::Tcp, 9),
+            (Port::Volume, 10),
         ];
         for (port, number) in frozen {
             assert_eq!(port.number(), number);
             assert_eq!(Port::from_number(number), Some(port));
         }
         assert_eq!(Port::from_number(0), None);
-        assert_eq!(Port::from_number(10), None);
+        assert_eq!(Port::from_number(11), None);
     }
 }

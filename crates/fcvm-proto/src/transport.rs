@@ -2,6 +2,9 @@
 
 /// The vsock port that the agent listens on, and at which it knocks at the host once it does.
 pub const VSOCK_PORT: u32 = 1024;
+/// The vsock port at which the agent takes streams beside the link, each of which begins with its
+/// [port](crate::Port)'s number.
+pub const VSOCK_STREAMS_PORT: u32 = 1025;
 
 /// The device between host and guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,5 +47,6 @@ mod tests {
         assert_eq!(Transport::from_name("virtio-serial"), Some(Transport::VirtioSerial));
         assert_eq!(Transport::from_name("serial"), None);
         assert_eq!((Transport::PARAMETER, VSOCK_PORT), ("fcvm.transport", 1024));
+        assert_eq!(VSOCK_STREAMS_PORT, 1025);
     }
 }

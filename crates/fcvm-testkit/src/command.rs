@@ -18,7 +18,14 @@ pub struct Fcvm {
 
 impl Fcvm {
     pub(crate) fn new(env: &TestEnv, program: &OsStr) -> Self {
-        let mut command = Command::new(program);
+        let mut command = match env.before() {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    Fcvm, Layer, Output, Running, assets, busybox,
+    Fcvm, Layer, Output, Running, World, assets, busybox,
     engine::{Engine, engine, firecracker},
     leaks, skip,
 };
@@ -29,6 +29,8 @@ pub struct TestEnv {
     sockets: TempDir,
     /// What its VMs run on, or why they cannot.
     engine: Result<&'static Engine, &'static str>,
+    /// What is before its commands.
+    before: Vec<String>,
 }
 
 /// Where the programs under test were built: the parent of the program's directory.
@@ -47,7 +49,14 @@ impl TestEnv {
         let data = root.path().join("data");
         fs::create_dir(&data).unwrap();
         let engine = engine(&target_directory(fcvm.as_ref()));
-        Self { fcvm: fcvm.into(), data, root, sockets: directory("/tmp".as_ref()), engine }
+        Self {
+            fcvm: fcvm.into(),
+            data,
+            root,
+            sockets: directory("/tmp".as_ref()),
+            engine,
+            before: Vec::new(),
+        }
     }
 
     /// A data directory that is set up and has the image `hello`, which is
@@ -101,6 +110,18 @@ impl TestEnv {
         }
         self.data = data;
         self
+    }
+
+    /// The same, with its commands on another host.
+    #[must_use]
+    pub fn on(mut self, world: &World) -> Self {
+        self.before = world.enter();
+        self
+    }
+
+    /// What is before its commands.
+    pub(crate) fn before(&self) -> &[String] {
+        &self.before
     }
 
     /// Gives it kernel, base disk and initrd of its own, to be damaged.

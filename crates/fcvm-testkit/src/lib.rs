@@ -31,8 +31,11 @@ mod rootfs;
 mod running;
 mod screen;
 mod skip;
+pub mod talk;
 #[cfg(test)]
 mod tests;
+mod wired;
+pub mod world;
 
 pub use busybox::busybox;
 pub use command::Fcvm;
@@ -48,3 +51,5 @@ pub use rootfs::{Entry, Layer};
 pub use running::{Output, Running};
 pub use screen::Screen;
 pub use skip::{is_root, needs_programs, needs_root, skip};
+pub use wired::Wired;
+pub use world::World;

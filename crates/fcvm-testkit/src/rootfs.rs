@@ -1,5 +1,7 @@
 //! Tarballs of root file systems and of layers.
 
+use std::{fs, iter, process::Command};
+
 use tar::{Builder, EntryType, Header};
 
 use crate::busybox;
@@ -183,6 +185,19 @@ impl Layer {
             .with(Entry::file("etc/group", "root:x:0:\nstaff:x:1001:\n").mode(0o644));
         for applet in busybox::APPLETS {
             self = self.with(Entry::symlink(&format!("bin/{applet}"), "busybox"));
+        }
+        self
+    }
+
+    /// With one of the host's programs and the libraries that it is linked to.
+    #[must_use]
+    pub fn program(mut self, path: &str) -> Self {
+        let output = Command::new("ldd").arg(path).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let libraries = said.split_whitespace().filter(|word| word.starts_with('/'));
+        let files: Vec<_> = iter::once(path).chain(libraries).collect();
+        for file in files {
+            self = self.with(Entry::file(file.trim_start_matches('/'), fs::read(file).unwrap()));
         }
         self
     }

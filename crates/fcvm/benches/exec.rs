@@ -94,6 +94,7 @@ fn claim(registry: &Registry) -> anyhow::Result<Claim> {
         cpus: 1,
         memory_mib: 256,
         life: Life::Foreground,
+        mounts: Vec::new(),
         labels: BTreeMap::new(),
         restart_policy: RestartPolicy::No,
     })?;

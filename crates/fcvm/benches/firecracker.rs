@@ -187,6 +187,7 @@ async fn by_fcvm(
                 limits: DiskLimits::default(),
             })
             .collect(),
+        network: None,
         options: MachineOptions::default(),
         metadata: with_metadata().then(metadata),
         runtime_dir: directory.to_owned(),

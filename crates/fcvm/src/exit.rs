@@ -9,11 +9,13 @@ use crate::{
         ImageError, NameError, credentials::CredentialsError, registries::RegistriesError,
         registry::RegistryError,
     },
+    network::NetworkError,
     output::{PromptError, TemplateError},
     setup::SetupError,
     state::StateError,
     storage::DataDirError,
     vm::{ExecError, VmError, control::ControlError},
+    volume::VolumeError,
 };
 
 /// Codes and what they mean, for the reference.
@@ -27,6 +29,8 @@ pub const CODES: [(&str, &str); 7] = [
     ("1", "`fcvm setup --check`: something is missing; `fcvm image verify`: something is damaged"),
 ];
 
+/// Options that cannot be together.
+const USAGE: u8 = 2;
 /// fcvm itself failed.
 pub const FAILED: u8 = 125;
 /// What Podman ends with where a container did not start.
@@ -51,6 +55,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| of(cause, ImageError::hint))
             .or_else(|| of(cause, CredentialsError::hint))
             .or_else(|| of(cause, NameError::hint))
+            .or_else(|| of(cause, NetworkError::hint))
             .or_else(|| of(cause, PromptError::hint))
             .or_else(|| of(cause, RegistriesError::hint))
             .or_else(|| of(cause, RegistryError::hint))
@@ -58,6 +63,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| of(cause, StateError::hint))
             .or_else(|| of(cause, TemplateError::hint))
             .or_else(|| of(cause, VmError::hint))
+            .or_else(|| of(cause, VolumeError::hint))
             .or_else(|| of(cause, ControlError::hint))
             .or_else(|| of(cause, denied))
     })
@@ -76,7 +82,12 @@ fn denied(error: &io::Error) -> Option<String> {
 /// The code that tells an error.
 #[must_use]
 pub fn code(error: &anyhow::Error) -> u8 {
-    error.chain().find_map(|cause| cause.downcast_ref::<ExecError>()?.status()).unwrap_or(FAILED)
+    let code = |cause: &(dyn Error + 'static)| match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(error), _) => ExecError::status(error),
+        (_, Some(error)) => NetworkError::is_usage(error).then_some(USAGE),
+        _ => None,
+    };
+    error.chain().find_map(code).unwrap_or(FAILED)
 }
 
 /// The code for a command that the user interrupted.

@@ -3,5 +3,11 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fcvm::commands::main()
+    if fcvm::volume::is_server() {
+        fcvm::volume::serve()
+    } else if fcvm::network::is_maker() {
+        fcvm::network::make()
+    } else {
+        fcvm::commands::main()
+    }
 }

@@ -71,6 +71,12 @@ layouts! {
     FallocateIn { fh: u64, offset: u64, length: u64, mode: u32, padding: u32 }
     LseekIn { fh: u64, offset: u64, whence: u32, padding: u32 }
     LseekOut { offset: u64 }
+    FileLock { start: u64, end: u64, kind: u32, pid: u32 }
+    LkIn { fh: u64, owner: u64, lk: FileLock, lk_flags: u32, padding: u32 }
+    IoctlIn { fh: u64, flags: u32, cmd: u32, arg: u64, in_size: u32, out_size: u32 }
+    IoctlOut { result: i32, flags: u32, in_iovs: u32, out_iovs: u32 }
+    FsXattr { xflags: u32, extsize: u32, nextents: u32, projid: u32, cowextsize: u32, pad: [u32; 2] }
+    InterruptIn { unique: u64 }
     CopyFileRangeIn { fh_in: u64, off_in: u64, nodeid_out: u64, fh_out: u64, off_out: u64, len: u64, flags: u64 }
     Dirent { ino: u64, off: u64, namelen: u32, kind: u32 }
     ExtHeader { size: u32, kind: u32 }
@@ -80,6 +86,8 @@ layouts! {
         size: u64, blocks: u64, attributes_mask: u64, atime: SxTime, btime: SxTime, ctime: SxTime, mtime: SxTime,
         rdev_major: u32, rdev_minor: u32, dev_major: u32, dev_minor: u32, spare2: [u64; 14],
     }
+    NotifyInvalInodeOut { ino: u64, off: i64, len: i64 }
+    NotifyInvalEntryOut { parent: u64, namelen: u32, flags: u32 }
     StatxOut { attr_valid: u64, attr_valid_nsec: u32, flags: u32, spare: [u64; 2], stat: Statx }
 }
 
@@ -121,6 +129,8 @@ pub(crate) enum Opcode {
     Create,
     Interrupt,
     Destroy,
+    Ioctl,
+    Poll,
     BatchForget,
     Fallocate,
     Readdirplus,
@@ -171,6 +181,8 @@ impl Opcode {
             35 => Self::Create,
             36 => Self::Interrupt,
             38 => Self::Destroy,
+            39 => Self::Ioctl,
+            40 => Self::Poll,
             42 => Self::BatchForget,
             43 => Self::Fallocate,
             44 => Self::Readdirplus,
@@ -188,18 +200,22 @@ impl Opcode {
 /// Capabilities of [`InitIn`] and [`InitOut`], both words as one.
 pub(crate) mod init {
     pub(crate) const ASYNC_READ: u64 = 1;
+    pub(crate) const POSIX_LOCKS: u64 = 1 << 1;
     pub(crate) const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub(crate) const BIG_WRITES: u64 = 1 << 5;
     pub(crate) const DONT_MASK: u64 = 1 << 6;
+    pub(crate) const FLOCK_LOCKS: u64 = 1 << 10;
     pub(crate) const AUTO_INVAL_DATA: u64 = 1 << 12;
     pub(crate) const DO_READDIRPLUS: u64 = 1 << 13;
     pub(crate) const READDIRPLUS_AUTO: u64 = 1 << 14;
     pub(crate) const ASYNC_DIO: u64 = 1 << 15;
     pub(crate) const WRITEBACK_CACHE: u64 = 1 << 16;
+    pub(crate) const NO_OPEN_SUPPORT: u64 = 1 << 17;
     pub(crate) const PARALLEL_DIROPS: u64 = 1 << 18;
     pub(crate) const POSIX_ACL: u64 = 1 << 20;
     pub(crate) const MAX_PAGES: u64 = 1 << 22;
     pub(crate) const CACHE_SYMLINKS: u64 = 1 << 23;
+    pub(crate) const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
     pub(crate) const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
     pub(crate) const SETXATTR_EXT: u64 = 1 << 29;
     pub(crate) const INIT_EXT: u64 = 1 << 30;
@@ -228,8 +244,20 @@ pub(crate) const FOPEN_CACHE_DIR: u32 = 1 << 3;
 pub(crate) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// See [`WRITE_KILL_SUIDGID`].
 pub(crate) const OPEN_KILL_SUIDGID: u32 = 1;
+/// Of [`SetxattrIn::setxattr_flags`]: who sets the list has no right to keep the set-group-id bit.
+pub(crate) const SETXATTR_ACL_KILL_SGID: u32 = 1;
 /// Of [`FsyncIn::fsync_flags`]: the data only.
 pub(crate) const FSYNC_FDATASYNC: u32 = 1;
+/// Of [`LkIn::lk_flags`]: of the whole file, as flock(2) locks it.
+pub(crate) const LK_FLOCK: u32 = 1;
+/// Of [`ReleaseIn::release_flags`]: flock(2)'s lock goes.
+pub(crate) const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
+/// The `error` of a reply to nobody: what of a file is outdated, and a name that is.
+pub(crate) const NOTIFY_INVAL_INODE: i32 = 2;
+/// See [`NOTIFY_INVAL_INODE`].
+pub(crate) const NOTIFY_INVAL_ENTRY: i32 = 3;
+/// Of [`NotifyInvalEntryOut::flags`]: the name is looked up again, and not taken away.
+pub(crate) const FUSE_EXPIRE_ONLY: u32 = 1;
 /// Kind of [`ExtHeader`]: a supplementary group.
 pub(crate) const EXT_GROUPS: u32 = 32;
 
@@ -257,6 +285,10 @@ mod tests {
             (size_of::<InitOut>(), 64),
             (size_of::<FallocateIn>(), 32),
             (size_of::<CopyFileRangeIn>(), 56),
+            (size_of::<FileLock>(), 24),
+            (size_of::<LkIn>(), 48),
+            (size_of::<IoctlIn>(), 32),
+            (size_of::<FsXattr>(), 28),
             (size_of::<Dirent>(), 24),
             (size_of::<Statx>(), 256),
             (size_of::<StatxOut>(), 288),

@@ -7,7 +7,7 @@
 use std::{
     io::{self, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rustix::{
@@ -95,15 +95,57 @@ impl Stream {
         })
     }
 
-    /// Waits until one of the two can be tried again.
-    fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
+    /// Waits within the call: a socket's descriptor blocks, unless somebody else who has it open says that it
+    /// does not.
+    fn blocking_read(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+        match self.kind {
+            Kind::Socket => {
+                attempt(|| recv(&self.descriptor, &mut *buffer, RecvFlags::empty()).map(|(read, _)| read))
+            }
+            Kind::Other => self.try_read(buffer),
+        }
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) wakes who waits.
+    pub(crate) fn can_be_ended(&self) -> bool {
+        self.kind == Kind::Socket
+    }
+
+    /// Waits for something to read; 0 at the end.
+    pub(crate) fn wait_and_read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
+            match self.blocking_read(buffer)? {
+                Some(read) => return Ok(read),
+                None => self.wait_without_end(PollFlags::IN)?,
+            }
+        }
+    }
+
+    /// See [`blocking_read`](Self::blocking_read).
+    fn blocking_write(&self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
+        match self.kind {
+            Kind::Socket => attempt(|| send(&self.descriptor, bytes, SendFlags::NOSIGNAL)),
+            Kind::Other => self.try_write(bytes),
+        }
+    }
+
+    /// Waits until one of the two can be tried again.
+    fn wait_without_end(&self, events: PollFlags) -> Result<(), Errno> {
+        match poll(&mut [PollFd::new(&self.descriptor, events)], None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The same, with a deadline.
+    fn wait(&self, events: PollFlags, deadline: Instant) -> io::Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let left = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
-            match poll(&mut [PollFd::new(&self.descriptor, events)], left.as_ref()) {
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&self.descriptor, events)], Some(&left)) {
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
@@ -113,11 +155,7 @@ impl Stream {
 
     /// The same stream for whoever has no more time than this.
     pub(crate) fn until(&self, deadline: Instant) -> Until<'_> {
-        Until { stream: self, deadline: Some(deadline) }
-    }
-
-    fn unbounded(&self) -> Until<'_> {
-        Until { stream: self, deadline: None }
+        Until { stream: self, deadline }
     }
 }
 
@@ -137,7 +175,7 @@ fn attempt<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<Option<T>, E
 #[derive(Debug)]
 pub(crate) struct Until<'a> {
     stream: &'a Stream,
-    deadline: Option<Instant>,
+    deadline: Instant,
 }
 
 impl Read for Until<'_> {
@@ -168,13 +206,18 @@ impl Write for Until<'_> {
 
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.unbounded().read(buffer)
+        Ok(self.wait_and_read(buffer)?)
     }
 }
 
 impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.unbounded().write(bytes)
+        loop {
+            match self.blocking_write(bytes)? {
+                Some(written) => return Ok(written),
+                None => self.wait_without_end(PollFlags::OUT)?,
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! Mounts, with a server at the other end of a socket pair.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(dead_code, reason = "the other tests need more of the support")]
 
 use std::{
     fs::{self, File},

@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "the other tests need more of the support")]
 
 use std::{
+    env,
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::{
@@ -11,12 +12,13 @@ use std::{
         net::UnixStream,
     },
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
 use fuse_pipe::{
     client::{Client, Mounted, Options},
-    passthrough::{Access, Cache, Passthrough},
+    passthrough::{self, Access, Cache, Passthrough},
     server::Server,
     stream::Stream,
 };
@@ -27,13 +29,20 @@ use rustix::fs::{
 
 mod support;
 
+mod forked;
+
+use forked::{Forked, confined};
 use support::directory;
+
+/// Has all tests here use a server in a process that is confined.
+const CONFINED: &str = "FUSE_PIPE_TEST_CONFINED";
 
 /// A directory, and the same through the pipe.
 struct Pipe {
     host: tempfile::TempDir,
     guest: tempfile::TempDir,
     mounted: Mounted,
+    confined: Option<Forked>,
 }
 
 impl Pipe {
@@ -41,7 +50,14 @@ impl Pipe {
     fn new(cache: Cache, access: Access, lanes: usize) -> Option<Self> {
         let guest = directory()?;
         let host = tempfile::tempdir().unwrap();
-        let server = Server::new(Passthrough::new(host.path(), cache, access).unwrap());
+        let options = passthrough::Options { cache, access, ..passthrough::Options::default() };
+        if env::var_os(CONFINED).is_some() {
+            let options = passthrough::Options { watch: passthrough::Watch::On, ..options };
+            let (confined, streams) = confined::serve(host.path(), options, lanes)?;
+            let mounted = Client::mount(guest.path(), streams, &Options::default()).unwrap();
+            return Some(Self { host, guest, mounted, confined: Some(confined) });
+        }
+        let server = Server::new(Passthrough::new(host.path(), options).unwrap());
         let streams = (0..lanes).map(|_| {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let server = server.clone();
@@ -49,7 +65,7 @@ impl Pipe {
             Stream::new(ours).unwrap()
         });
         let mounted = Client::mount(guest.path(), streams.collect(), &Options::default()).unwrap();
-        Some(Self { host, guest, mounted })
+        Some(Self { host, guest, mounted, confined: None })
     }
 
     fn guest(&self, name: &str) -> PathBuf {
@@ -62,6 +78,9 @@ impl Pipe {
 
     fn end(self) {
         self.mounted.unmount().unwrap();
+        if let Some(confined) = self.confined {
+            confined.end();
+        }
     }
 }
 
@@ -233,4 +252,16 @@ fn what_is_read_only_stays_as_it_is() {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
     }
     pipe.end();
+}
+
+#[test]
+fn everything_works_of_a_server_that_is_confined() {
+    if support::directory().is_none() || env::var_os(CONFINED).is_some() {
+        return;
+    }
+    let mut again = Command::new(env::current_exe().unwrap());
+    let output = again.arg("--nocapture").env(CONFINED, "1").output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(output.status.success(), "{said}");
 }

@@ -23,7 +23,13 @@ fn hosts(hostname: &str, network: &Network) -> String {
 }
 
 fn resolvers(network: &Network) -> String {
-    network.dns.iter().map(|address| format!("nameserver {address}\n")).collect()
+    let mut text: String = network.dns.iter().map(|address| format!("nameserver {address}\n")).collect();
+    for (keyword, values) in [("search", &network.search), ("options", &network.dns_options)] {
+        if !values.is_empty() {
+            writeln!(text, "{keyword} {}", values.join(" ")).expect("writing to a String cannot fail");
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -34,10 +40,15 @@ mod tests {
     fn files_name_everyone() {
         let network = Network {
             hosts: vec![("10.0.0.1".into(), "gate".into())],
-            dns: vec!["9.9.9.9".into()],
+            dns: vec!["192.0.2.1".into(), "192.0.2.2".into()],
+            search: vec!["example.com".into(), "lan".into()],
+            dns_options: vec!["ndots:2".into(), "edns0".into()],
             interfaces: Vec::new(),
         };
         assert!(hosts("web", &network).ends_with("\n127.0.1.1 web\n10.0.0.1 gate\n"));
-        assert_eq!(resolvers(&network), "nameserver 9.9.9.9\n");
+        let lines =
+            "nameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch example.com lan\noptions ndots:2 edns0\n";
+        assert_eq!(resolvers(&network), lines);
+        assert_eq!(resolvers(&Network::default()), "");
     }
 }

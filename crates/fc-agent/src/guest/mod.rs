@@ -5,6 +5,7 @@ mod entropy;
 mod identity;
 mod interfaces;
 mod netlink;
+mod settings;
 
 use anyhow::Context as _;
 use fcvm_proto::BootPlan;
@@ -18,5 +19,8 @@ pub(crate) fn apply(plan: &BootPlan) -> anyhow::Result<()> {
     entropy::add(&plan.entropy).context("failed to add entropy")?;
     identity::write(&plan.identity, &plan.network).context("failed to write the guest's identity")?;
     interfaces::loopback().context("failed to bring up the loopback interface")?;
+    if let Err(error) = settings::allow_ping() {
+        tracing::warn!(%error, "`ping` needs a capability");
+    }
     interfaces::set_up(&plan.network.interfaces)
 }

@@ -15,6 +15,7 @@ use fcvm_proto::{Transport, session::LinkKey};
 use crate::fault;
 
 pub(crate) use disks::Disks;
+pub(crate) use modules::DeferredModules;
 pub(crate) use mounts::{image as mount_image, writable as mount_writable};
 
 /// A guest with its devices, before the host has said anything.
@@ -26,6 +27,8 @@ pub(crate) struct Guest {
     pub(crate) transport: Transport,
     /// The disks, or why there is no root: the host is told over the link.
     pub(crate) root: anyhow::Result<Disks>,
+    /// What volumes need of the kernel.
+    pub(crate) fuse: DeferredModules,
     /// Nanoseconds since the kernel's start.
     pub(crate) started: u64,
 }
@@ -51,6 +54,7 @@ pub(crate) fn run() -> anyhow::Result<Guest> {
     if transport == Transport::Vsock {
         modules::load_on_demand("vmw_vsock_virtio_transport")?;
     }
+    let fuse = DeferredModules::open("fuse")?;
     if let Err(error) = devices::start() {
         // The host sees a balloon that stays empty; an interface that is not there is told of later.
         tracing::warn!(error = format!("{error:#}"), "a device does not work");
@@ -62,7 +66,7 @@ pub(crate) fn run() -> anyhow::Result<Guest> {
     if root.is_ok() {
         readahead::start();
     }
-    Ok(Guest { key, transport, root, started })
+    Ok(Guest { key, transport, root, fuse, started })
 }
 
 /// Whether this is a machine without a way to power off: one whose link is vsock.

@@ -26,6 +26,32 @@ pub(super) fn load_on_demand(name: &str) -> anyhow::Result<()> {
     load(paths_for(&list()?, name)?)
 }
 
+/// A module that may be wanted after the initramfs has gone: its files stay open.
+#[derive(Debug)]
+pub(crate) struct DeferredModules {
+    files: Vec<(String, fs::File)>,
+}
+
+impl DeferredModules {
+    /// Opens a module, where it is not built in, and what it depends on.
+    ///
+    /// # Errors
+    /// Where a file is not there.
+    pub(super) fn open(name: &str) -> anyhow::Result<Self> {
+        let list = list()?;
+        let open = |path: &str| Ok((path.to_owned(), open(path)?));
+        Ok(Self { files: paths_for(&list, name)?.into_iter().map(open).collect::<anyhow::Result<_>>()? })
+    }
+
+    /// Loads what was opened.
+    ///
+    /// # Errors
+    /// Where a module is refused by the kernel.
+    pub(crate) fn load(&self) -> anyhow::Result<()> {
+        self.files.iter().try_for_each(|(path, file)| load_one(path, file))
+    }
+}
+
 /// The list; of a kernel with everything built in it is one without modules.
 fn list() -> anyhow::Result<String> {
     match fs::read_to_string(LIST) {
@@ -35,14 +61,18 @@ fn list() -> anyhow::Result<String> {
 }
 
 fn load(paths: Vec<&str>) -> anyhow::Result<()> {
-    for path in paths {
-        let file = fs::File::open(path).with_context(|| format!("failed to open module `{path}`"))?;
-        match rustix::system::finit_module(&file, c"", 0) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error).with_context(|| format!("failed to load module `{path}`")),
-        }
+    paths.into_iter().try_for_each(|path| load_one(path, &open(path)?))
+}
+
+fn open(path: &str) -> anyhow::Result<fs::File> {
+    fs::File::open(path).with_context(|| format!("failed to open module `{path}`"))
+}
+
+fn load_one(path: &str, file: &fs::File) -> anyhow::Result<()> {
+    match rustix::system::finit_module(file, c"", 0) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("failed to load module `{path}`")),
     }
-    Ok(())
 }
 
 /// Paths of the modules of every boot, in order.

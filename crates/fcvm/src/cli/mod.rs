@@ -13,6 +13,7 @@ pub mod login;
 pub mod logs;
 pub mod ls;
 pub mod machine;
+pub mod network;
 pub mod podman;
 pub mod port;
 pub mod registry;
@@ -24,6 +25,7 @@ pub mod size;
 pub mod stats;
 pub mod stop;
 pub mod top;
+pub mod volume;
 pub mod wait;
 
 use clap::{Parser, Subcommand};
@@ -85,6 +87,9 @@ pub enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(image::Command),
+    /// Manage named volumes
+    #[command(subcommand)]
+    Volume(volume::Command),
     /// Install kernel, base disk and initrd
     Setup(setup::Args),
     Completions(completions::Args),

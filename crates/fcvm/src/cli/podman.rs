@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use super::{health::Health, machine::Machine, registry::Access, setup::Sources, size};
+use super::{health::Health, machine::Machine, network::Network, registry::Access, setup::Sources, size};
 use crate::{
     hypervisor::Choice,
     image::{ImageRef, PullPolicy},
     state::{RestartPolicy, VmName},
     vm::{DetachKeys, log::LEAST_LIMIT},
+    volume::{MountSpec, VolumeSpec},
 };
 
 /// Subcommands of `fcvm podman`.
@@ -63,6 +64,14 @@ pub struct Run {
     /// Mount a tmpfs
     #[arg(long, value_name = "DIR[:OPTIONS]")]
     pub tmpfs: Vec<String>,
+    /// Mount a directory or file of the host, or a named volume; without a source, a volume of the VM's
+    /// own. Options: ro, cache=auto|always|none|exclusive, idmap=auto|same|ranges|squash, uid=N, gid=N,
+    /// watch=on|off, nocopy and Podman's
+    #[arg(short, long, visible_alias = "map", value_name = "[SOURCE:]TARGET[:OPTIONS]")]
+    pub volume: Vec<VolumeSpec>,
+    /// Mount a bind, volume or tmpfs, as Podman's --mount
+    #[arg(long, value_name = "type=TYPE,target=DIR,…")]
+    pub mount: Vec<MountSpec>,
     /// Add a capability
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_add: Vec<String>,
@@ -109,6 +118,8 @@ pub struct Run {
     pub access: Access,
     #[command(flatten, next_help_heading = "Health")]
     pub health: Health,
+    #[command(flatten, next_help_heading = "Network")]
+    pub network: Network,
 
     /// Virtual CPUs
     #[arg(long, default_value = "2", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32), help_heading = "Machine")]

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::network::{Ports, Protocol};
+
 /// Print where the host listens for ports of VMs.
 ///
 /// A line for each published port, or of one only the host's address.
@@ -27,28 +29,17 @@ pub struct GuestPort {
     pub protocol: Protocol,
 }
 
-/// What a port speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// TCP
-    Tcp,
-    /// UDP
-    Udp,
-}
-
 impl FromStr for GuestPort {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const WRONG: &str = "a port is a number up to 65535, perhaps with /tcp or /udp behind it";
         let (number, protocol) = match text.split_once('/') {
-            None => (text, Protocol::Tcp),
-            Some((number, "tcp")) => (number, Protocol::Tcp),
-            Some((number, "udp")) => (number, Protocol::Udp),
-            Some(_) => return Err(WRONG),
+            None => (text, Protocol::default()),
+            Some((number, protocol)) => (number, protocol.parse().map_err(|_| WRONG)?),
         };
         match number.parse() {
-            Ok(number @ 1..) => Ok(Self { number, protocol }),
+            Ok(Ports { first, last }) if first == last => Ok(Self { number: first, protocol }),
             _ => Err(WRONG),
         }
     }
@@ -56,11 +47,7 @@ impl FromStr for GuestPort {
 
 impl fmt::Display for GuestPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
-        write!(f, "{}/{protocol}", self.number)
+        write!(f, "{}/{}", self.number, self.protocol)
     }
 }
 

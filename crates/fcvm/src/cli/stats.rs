@@ -7,7 +7,8 @@ use std::time::Duration;
 /// CPU is in percent of one CPU: at first since the VM's start, then since the last measurement.
 /// Memory is that of the hypervisor, the guest's among it: resident, proportional (shared pages in
 /// parts) and private. Of a VM with --balloon, the guest tells what is available in it and what it has
-/// given back. Disk is what was read from and written to the host's storage. There is no network yet.
+/// given back. Disk is what was read from and written to the host's storage. Network is what the guest has
+/// received and sent.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Names, ids or beginnings of ids [default: all that run]

@@ -33,6 +33,30 @@ pub(in crate::commands) fn collect(
     Ok(variables.into_iter().collect())
 }
 
+/// The variables by which programs are told of proxies.
+const PROXIES: [&str; 8] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+];
+
+/// The host's proxies, but for those of which user or image say something else.
+pub(in crate::commands) fn proxies(
+    host: &BTreeMap<String, String>,
+    given: &[(String, String)],
+    image: &[String],
+) -> Vec<(String, String)> {
+    let of_image = |name: &str| image.iter().any(|text| text.split('=').next() == Some(name));
+    let of_user = |name: &str| given.iter().any(|(given, _)| given == name);
+    let unset = PROXIES.into_iter().filter(|name| !of_user(name) && !of_image(name));
+    unset.filter_map(|name| Some((name.to_owned(), host.get(name)?.clone()))).collect()
+}
+
 /// Blanks before a name count for nothing, all others do.
 fn trim(text: &str) -> &str {
     text.trim_start_matches([' ', '\t'])
@@ -99,6 +123,17 @@ mod tests {
             ("Q", "\"q\""),
         ];
         assert_eq!(all, pairs(&expected));
+    }
+
+    #[test]
+    fn proxies_are_the_hosts_unless_user_or_image_say_otherwise() {
+        let host =
+            ["http_proxy", "HTTPS_PROXY", "no_proxy", "OTHER"].map(|name| (name.to_owned(), "h".to_owned()));
+        let host = BTreeMap::from(host);
+        let given = pairs(&[("http_proxy", "")]);
+        assert_eq!(proxies(&host, &given, &["no_proxy=x".into()]), pairs(&[("HTTPS_PROXY", "h")]));
+        let all = [("http_proxy", "h"), ("no_proxy", "h"), ("HTTPS_PROXY", "h")];
+        assert_eq!(proxies(&host, &[], &[]), pairs(&all));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
             Garbage::Vm(name) => format!("VM {name}, whose process died"),
             Garbage::Ended(name) => format!("VM {name}, whose process died, but for its record and log"),
             Garbage::Path(path) => path.display().to_string(),
+            Garbage::Network(name) => format!("network {name}"),
         })?;
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::{
     cli::ls::Args,
+    network,
     output::{Printer, ago, table},
     state::{HealthStatus, Registry, RuntimeDir, Status, Usage, VmState},
     storage::DataDir,
@@ -47,7 +48,8 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<_> = vms.iter().map(|vm| row(vm, now)).collect();
-    printer.data(table(["NAME", "ID", "IMAGE", "STATUS", "PID", "UPTIME", "CPU", "MEMORY"], &rows))?;
+    printer
+        .data(table(["NAME", "ID", "IMAGE", "STATUS", "PID", "UPTIME", "CPU", "MEMORY", "PORTS"], &rows))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -66,7 +68,7 @@ impl Listed {
     }
 }
 
-fn row(vm: &Listed, now: Timestamp) -> [String; 8] {
+fn row(vm: &Listed, now: Timestamp) -> [String; 9] {
     let none = || "-".to_owned();
     let limit = ByteSize::mib(vm.state.memory_mib.into());
     let used = vm.memory_pss_bytes.map_or_else(none, |bytes| ByteSize::b(bytes).to_string());
@@ -80,7 +82,8 @@ fn row(vm: &Listed, now: Timestamp) -> [String; 8] {
         None => std::array::from_fn(|_| none()),
     };
     let [name, image] = [vm.state.name.to_string(), vm.state.image.clone()];
-    [name, vm.state.id.short().to_owned(), image, status(&vm.state, now), pid, uptime, cpu, memory]
+    let ports = network::summary(&vm.state.ports);
+    [name, vm.state.id.short().to_owned(), image, status(&vm.state, now), pid, uptime, cpu, memory, ports]
 }
 
 /// What it does, or how and when it ended.

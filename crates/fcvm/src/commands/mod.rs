@@ -24,6 +24,7 @@ pub mod stats;
 pub mod stop;
 mod targets;
 pub mod top;
+pub mod volume;
 pub mod wait;
 
 use std::process::ExitCode;
@@ -94,6 +95,7 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
         Command::Login(args) => login::run(&args, printer),
         Command::Logout(args) => logout::run(&args, printer),
         Command::Image(command) => image::run(command, &data, printer),
+        Command::Volume(command) => volume::run(command, &data, printer),
         Command::Setup(args) => setup::run(args, &data, printer),
         Command::Completions(args) => completions::run(&args, printer),
     }
@@ -113,6 +115,18 @@ fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
     let output = runtime.block_on(future);
     runtime.shutdown_background();
     Ok(output)
+}
+
+/// Does something to each of several things; each failure is told, and one of them makes the command fail.
+fn each<T>(all: &[T], printer: &Printer, mut act: impl FnMut(&T) -> anyhow::Result<()>) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for one in all {
+        if let Err(error) = act(one) {
+            printer.error(&error, exit::hint(&error).as_deref());
+            code = ExitCode::from(exit::FAILED);
+        }
+    }
+    code
 }
 
 /// Commands first remove what a killed one left.

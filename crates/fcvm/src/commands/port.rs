@@ -1,9 +1,10 @@
 //! `fcvm port`.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::process::ExitCode;
 
 use crate::{
-    cli::port::{Args, GuestPort, Protocol},
+    cli::port::{Args, GuestPort},
+    network::PortRecord,
     output::Printer,
     state::{Registry, RuntimeDir},
     storage::DataDir,
@@ -42,19 +43,18 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
 }
 
 /// `80/tcp -> 0.0.0.0:8080`, by the guest's ports.
-fn published(ports: &[(SocketAddr, u16)]) -> Vec<String> {
+fn published(ports: &[PortRecord]) -> Vec<String> {
     let mut ports = ports.to_vec();
-    ports.sort_by_key(|(host, guest)| (*guest, *host));
-    ports.iter().map(|(host, guest)| format!("{guest}/tcp -> {host}")).collect()
+    ports.sort_unstable();
+    ports.iter().map(|port| format!("{}/{} -> {}", port.guest, port.protocol, port.host)).collect()
 }
 
 /// The host's addresses of one port.
-fn of(ports: &[(SocketAddr, u16)], wanted: GuestPort) -> Vec<String> {
-    // All that can be published is TCP.
+fn of(ports: &[PortRecord], wanted: GuestPort) -> Vec<String> {
     let mut hosts: Vec<_> = ports
         .iter()
-        .filter(|(_, guest)| *guest == wanted.number && wanted.protocol == Protocol::Tcp)
-        .map(|(host, _)| *host)
+        .filter(|port| port.guest == wanted.number && port.protocol == wanted.protocol)
+        .map(|port| port.host)
         .collect();
     hosts.sort_unstable();
     hosts.iter().map(ToString::to_string).collect()
@@ -63,18 +63,30 @@ fn of(ports: &[(SocketAddr, u16)], wanted: GuestPort) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Protocol;
 
     #[test]
     fn ports_are_told_as_podman_tells_them() {
-        let ports = [("127.0.0.1:8443", 443), ("[::]:8080", 80), ("0.0.0.0:8080", 80)]
-            .map(|(host, guest)| (host.parse().unwrap(), guest));
+        let ports = [
+            ("127.0.0.1:8443", 443, Protocol::Tcp),
+            ("[::]:8080", 80, Protocol::Tcp),
+            ("0.0.0.0:8080", 80, Protocol::Tcp),
+            ("127.0.0.2:53", 53, Protocol::Udp),
+        ]
+        .map(|(host, guest, protocol)| PortRecord { guest, protocol, host: host.parse().unwrap() });
         assert_eq!(
             published(&ports),
-            ["80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080", "443/tcp -> 127.0.0.1:8443"]
+            [
+                "53/udp -> 127.0.0.2:53",
+                "80/tcp -> 0.0.0.0:8080",
+                "80/tcp -> [::]:8080",
+                "443/tcp -> 127.0.0.1:8443"
+            ]
         );
         for (wanted, hosts) in [
             ("80", &["0.0.0.0:8080", "[::]:8080"][..]),
             ("443/tcp", &["127.0.0.1:8443"]),
+            ("53/udp", &["127.0.0.2:53"]),
             ("443/udp", &[]),
             ("8080", &[]),
         ] {

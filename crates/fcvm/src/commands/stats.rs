@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     cli::stats::Args,
     hypervisor::{self, GuestMemory, Traffic},
+    network,
     output::{Live, Printer, table},
     state::{Registry, RuntimeDir, Sample, Status, VmId, VmState},
     storage::DataDir,
@@ -184,6 +185,7 @@ impl Row {
     fn new(vm: &VmState, sample: Option<&Sample>, last: Option<&Sample>, told: Option<&Told>) -> Self {
         let guest = told.and_then(|told| told.memory);
         let traffic = told.and_then(|told| told.traffic);
+        let moved = vm.hypervisor_process.as_ref().and_then(|process| network::moved(process.pid));
         let memory = sample.and_then(|sample| sample.memory);
         let disk = sample.and_then(|sample| sample.disk);
         Self {
@@ -197,8 +199,8 @@ impl Row {
             memory_pss_bytes: memory.map(|memory| memory.proportional),
             memory_private_bytes: memory.map(|memory| memory.private),
             memory_limit_bytes: u64::from(vm.memory_mib) << 20,
-            network_received_bytes: traffic.map(|traffic| traffic.network_received),
-            network_sent_bytes: traffic.map(|traffic| traffic.network_sent),
+            network_received_bytes: moved.map(|moved| moved.received),
+            network_sent_bytes: moved.map(|moved| moved.sent),
             disk_read_bytes: disk.map(|disk| disk.read),
             disk_written_bytes: disk.map(|disk| disk.written),
             disk_throttled_events: traffic.map(|traffic| traffic.disk_throttled),

@@ -95,6 +95,7 @@ mod tests {
                 huge_pages: able,
                 cpu_templates: able,
                 jailer: able,
+                stream_network: able,
             }
         }
 

@@ -209,6 +209,9 @@ pub enum HypervisorError {
         /// The user.
         uid: u32,
     },
+    /// Another network than there can be.
+    #[error("Firecracker has network interfaces on taps only")]
+    NeedsTap,
     /// The process could not be started.
     #[error("failed to start `{program}`")]
     Start {
@@ -306,6 +309,9 @@ impl HypervisorError {
             Self::Unreadable { path, .. } => {
                 Some(format!("`chmod o+r {}`, or name a user with --jailer-user who can read it", path.display()))
             }
+            Self::NeedsTap => Some(
+                "use --hypervisor qemu, or let this user open /dev/net/tun".into(),
+            ),
             Self::Show { .. } | Self::ReadCpuTemplate { .. } | Self::Socket { .. } | Self::Start { .. } | Self::Link { .. } => None,
         }
     }

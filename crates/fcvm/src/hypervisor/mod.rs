@@ -8,6 +8,7 @@ mod check;
 mod error;
 pub mod firecracker;
 mod host;
+mod nic;
 mod options;
 mod process;
 mod qemu;
@@ -29,6 +30,7 @@ use tokio::{net::UnixStream, sync::watch};
 pub use check::Request;
 pub use error::HypervisorError;
 pub use host::{HostMemory, HugePages, Virtualization, virtualization};
+pub use nic::{Nic, NicBackend};
 pub use options::{CpuTemplate, DiskLimits, Jail, MachineOptions, Pages};
 pub use process::VmmProcess;
 pub use select::{Choice, Selection, Wanted, select};
@@ -63,6 +65,13 @@ pub trait Hypervisor: std::fmt::Debug {
     /// session of its own.
     fn reconnect(&self, runtime_dir: &Path) -> Connecting;
 
+    /// Another stream to the guest, beside the link's one pipe, which has its own flow control and ends
+    /// alone. `None` where all goes over the link.
+    fn stream(&self, runtime_dir: &Path) -> Option<Connecting> {
+        let _ = runtime_dir;
+        None
+    }
+
     /// What it means that the process of a machine ended so, with these last messages.
     fn death(&self, status: ExitStatus, messages: &str) -> Death;
 }
@@ -84,6 +93,8 @@ pub struct Capabilities {
     pub cpu_templates: bool,
     /// Whether a jailer can start a machine.
     pub jailer: bool,
+    /// Whether a network interface can be behind a socket, and not only a tap.
+    pub stream_network: bool,
 }
 
 /// A machine to be made: plain data.
@@ -107,6 +118,8 @@ pub struct MachineConfig {
     pub memory_mib: u32,
     /// In the order that the guest expects.
     pub disks: Vec<Disk>,
+    /// Its network interface, if it has one.
+    pub network: Option<Nic>,
     /// What it has beyond the usual.
     pub options: MachineOptions,
     /// What the guest is told of itself when it asks the metadata service, where the hypervisor has one.
@@ -231,6 +244,7 @@ fn test_machine() -> MachineConfig {
             access: Access::ReadOnly,
             limits: DiskLimits::default(),
         }],
+        network: None,
         options: MachineOptions::default(),
         metadata: None,
         runtime_dir: "/run".into(),

@@ -23,15 +23,9 @@ pub struct GuestMemory {
     pub balloon_target: u64,
 }
 
-/// What a machine's devices have moved since it started.
+/// What became of a machine's devices since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Bytes that the guest received.
-    pub network_received: u64,
-    /// Bytes that the guest sent.
-    pub network_sent: u64,
-    /// How often a limit held up the network.
-    pub network_throttled: u64,
     /// How often a limit held up a disk.
     pub disk_throttled: u64,
 }

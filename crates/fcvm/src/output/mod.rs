@@ -13,7 +13,7 @@ mod template;
 mod terminal;
 
 pub use live::Live;
-pub use logging::init_logging;
+pub use logging::{init_child_logging, init_logging};
 pub use printer::{Printer, RawOutput, sanitize};
 pub use progress::{Progress, Unit};
 pub use prompt::{PromptError, ask, ask_secret};

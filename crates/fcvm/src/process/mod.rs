@@ -3,6 +3,8 @@
 
 pub mod cgroup;
 mod front;
+pub mod messages;
+mod namespaces;
 mod owner;
 mod parent;
 pub mod sandbox;
@@ -10,7 +12,8 @@ mod signal;
 mod sys;
 
 pub use front::{Front, LEFT, SOCKET};
+pub use namespaces::Namespaces;
 pub use owner::Owner;
 pub use parent::{ACKNOWLEDGED, Parent};
 pub use signal::{ParseSignalError, SignalNumber};
-pub use sys::{die_with_parent, watch};
+pub use sys::{die_with_parent, keep_network_administration, show_namespace, unshare, watch};

@@ -57,6 +57,14 @@ pub struct Report {
     pub checks: Vec<Check>,
 }
 
+impl Check {
+    /// The same, of something that can be done without.
+    fn or_without(self) -> Self {
+        let status = if self.status == Status::Missing { Status::Note } else { self.status };
+        Self { status, ..self }
+    }
+}
+
 impl Report {
     /// Whether fcvm can be set up and run.
     #[must_use]
@@ -124,6 +132,10 @@ pub fn check(data: &DataDir, given_agent: Option<&Path>) -> Report {
         checks.push(program(packages, &NEWUIDMAP));
         checks.push(sub_ids());
     }
+    checks.push(program(packages, &NFT).or_without());
+    if !root {
+        checks.push(program(packages, &PASTA).or_without());
+    }
     checks.extend([agent(given_agent), space(data), tun(), namespaces()]);
     Report { checks }
 }
@@ -150,6 +162,16 @@ const NEWUIDMAP: Program = Program {
     name: "newuidmap",
     needed_for: "making the base disk as an ordinary user",
     packages: ["uidmap", "shadow-utils", "shadow"],
+};
+const NFT: Program = Program {
+    name: "nft",
+    needed_for: "networks of VMs; without it: --network none",
+    packages: ["nftables", "nftables", "nftables"],
+};
+const PASTA: Program = Program {
+    name: "pasta",
+    needed_for: "networks of an ordinary user's VMs; without it: --network none",
+    packages: ["passt", "passt", "passt"],
 };
 const QEMU: Program = Program {
     name: if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" },

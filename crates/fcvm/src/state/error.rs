@@ -71,6 +71,9 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+    /// A network for it cannot be had.
+    #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
     /// The lock could not be taken.
     #[error(transparent)]
     Lock(#[from] crate::storage::LockError),
@@ -140,6 +143,7 @@ impl StateError {
                 "name a data directory of your own with --data-dir or FCVM_DATA_DIR, or become that user"
                     .into(),
             ),
+            Self::Network(error) => error.hint(),
             Self::Foreign { .. } => Some("set FCVM_RUNTIME_DIR to a directory of your own".into()),
             Self::Write { source, .. } | Self::Create { source, .. }
                 if source.kind() == io::ErrorKind::StorageFull =>

@@ -362,6 +362,7 @@ mod tests {
             cpus: 1,
             memory_mib: 256,
             life,
+            mounts: Vec::new(),
             labels: BTreeMap::new(),
             restart_policy: crate::state::RestartPolicy::No,
         }

@@ -58,6 +58,7 @@ mod tests {
                 cpus: 1,
                 memory_mib: 256,
                 life: Life::Foreground,
+                mounts: Vec::new(),
                 labels: BTreeMap::new(),
                 restart_policy: RestartPolicy::No,
             };

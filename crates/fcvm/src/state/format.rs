@@ -1,15 +1,19 @@
 //! The state file: one JSON object per VM.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{RestartPolicy, VmId, VmName};
-use crate::{hash::Digest, process::Owner};
+use crate::{
+    hash::Digest,
+    network::{NetworkRecord, PortRecord},
+    process::Owner,
+};
 
 /// Version of the state file. A file of a newer one is left alone.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What is known about a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,8 +83,14 @@ pub struct VmState {
     pub serve_pid: Option<i32>,
     /// For a clone: the snapshot it came from.
     pub snapshot_name: Option<String>,
-    /// Published ports: host address, guest port.
-    pub ports: Vec<(SocketAddr, u16)>,
+    /// What the container has beside its image.
+    #[serde(default)]
+    pub mounts: Vec<MountRecord>,
+    /// What its network has of what there is once only; none as long as that is not decided.
+    #[serde(default)]
+    pub network: Option<NetworkRecord>,
+    /// Published ports.
+    pub ports: Vec<PortRecord>,
 }
 
 impl VmState {
@@ -103,6 +113,37 @@ impl VmState {
     pub fn is_kept(&self) -> bool {
         self.detached && !self.remove && self.started.is_some()
     }
+}
+
+/// A mount of the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRecord {
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: MountKind,
+    /// Of a named volume.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+    /// On the host; empty where it is the guest's own.
+    pub source: std::path::PathBuf,
+    /// In the container.
+    pub destination: String,
+    /// Podman's options of it.
+    pub options: Vec<String>,
+    /// Whether it can be written to.
+    pub writable: bool,
+}
+
+/// Kinds of mounts, in Podman's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A directory or file of the host.
+    Bind,
+    /// A volume: a named one is on the host.
+    Volume,
+    /// In the guest's memory.
+    Tmpfs,
 }
 
 fn yes() -> bool {
@@ -207,5 +248,6 @@ mod tests {
         assert!(!state.is_kept() && !state.is_alive(), "{state:?}");
         assert_eq!((state.status, state.finished, state.error), (Status::Running, None, None));
         assert!(state.responding && state.restart_policy == RestartPolicy::No);
+        assert!(state.network.is_none() && state.ports.is_empty());
     }
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Registry, StateError, Status, VmName, VmState};
-use crate::storage::TEMPORARY_PREFIX;
+use crate::{
+    network::{self, Removal},
+    storage::TEMPORARY_PREFIX,
+};
 
 /// How long a killed hypervisor may take to give its memory back.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);
@@ -21,6 +24,8 @@ pub enum Garbage {
     Ended(VmName),
     /// A directory or a file that belongs to no VM.
     Path(PathBuf),
+    /// The network of a VM that is not on record here: the name of its link and table.
+    Network(String),
 }
 
 impl Registry {
@@ -50,6 +55,9 @@ impl Registry {
                 }
             }
             collected.push(garbage(&state));
+            if let Some(network) = &state.network {
+                network::collect(network);
+            }
             let old = state.clone();
             if state.exit_code.is_none() {
                 state.error = Some(format!("its fcvm process (PID {}) died", state.owner.pid));
@@ -90,6 +98,7 @@ impl Registry {
         let _lock = self.lock()?;
         let mut all: Vec<_> = self.read_all()?.iter().filter(|vm| is_dead(vm)).map(garbage).collect();
         all.extend(self.temporary_files().chain(self.orphans()?).map(Garbage::Path));
+        all.extend(network::orphans(Removal::Dry).into_iter().map(Garbage::Network));
         Ok(all)
     }
 
@@ -109,6 +118,7 @@ impl Registry {
                 Err(error) => tracing::warn!(%error, "left for the next clean-up"),
             }
         }
+        all.extend(network::orphans(Removal::Real).into_iter().map(Garbage::Network));
         Ok(all)
     }
 

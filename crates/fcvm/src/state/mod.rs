@@ -30,9 +30,11 @@ mod watch;
 pub use claim::Claim;
 pub use error::StateError;
 pub use events::{EventKind, EventLog, Follow, VmEvent};
-pub use format::{FORMAT, HEALTH_LOG, HealthResult, HealthStatus, ProcessType, Status, VmState};
+pub use format::{
+    FORMAT, HEALTH_LOG, HealthResult, HealthStatus, MountKind, MountRecord, ProcessType, Status, VmState,
+};
 pub use garbage::Garbage;
-pub use names::{NameError, VmId, VmName};
+pub use names::{MAX_NAME, NameError, VmId, VmName, is_name};
 pub use registry::{LOG_FILE, Life, NewVm, Registry};
 pub use restart::RestartPolicy;
 pub use runtime_dir::RuntimeDir;

@@ -4,8 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Longest name.
-const MAX_NAME: usize = 64;
+/// Longest name of anything.
+pub const MAX_NAME: usize = 64;
 
 /// A VM's name, as Podman allows them: letters, digits, `_`, `.`, `-`, the first a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,17 +21,19 @@ pub struct NameError {
     text: String,
 }
 
+/// Whether Podman would take it for a name: letters, digits, `_`, `.`, `-`, the first a letter or digit.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let first = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    first && text.len() <= MAX_NAME && text.chars().all(allowed)
+}
+
 impl FromStr for VmName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-        let first = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-        if first && text.len() <= MAX_NAME && text.chars().all(allowed) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(NameError { text: text.to_owned() })
-        }
+        if is_name(text) { Ok(Self(text.to_owned())) } else { Err(NameError { text: text.to_owned() }) }
     }
 }
 

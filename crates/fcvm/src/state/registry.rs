@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Claim, FORMAT, HealthStatus, ProcessType, RestartPolicy, RuntimeDir, StateError, Status, VmId, VmName,
-    VmState,
+    Claim, FORMAT, HealthStatus, MountRecord, ProcessType, RestartPolicy, RuntimeDir, StateError, Status,
+    VmId, VmName, VmState,
 };
 use crate::{
     output::sanitize,
@@ -52,6 +52,8 @@ pub struct NewVm {
     pub memory_mib: u32,
     /// What becomes of it.
     pub life: Life,
+    /// What the container has beside its image.
+    pub mounts: Vec<MountRecord>,
     /// The user's labels of the container.
     pub labels: BTreeMap<String, String>,
     /// Whether its container runs again.
@@ -147,6 +149,8 @@ impl Registry {
             memory_mib: vm.memory_mib,
             serve_pid: None,
             snapshot_name: None,
+            mounts: vm.mounts,
+            network: None,
             ports: Vec::new(),
         };
         Claim::make(self, state)
@@ -366,6 +370,7 @@ mod tests {
             cpus: 1,
             memory_mib: 256,
             life: Life::Foreground,
+            mounts: Vec::new(),
             labels: BTreeMap::new(),
             restart_policy: RestartPolicy::No,
         }

@@ -4,6 +4,7 @@
 //! kernels/ rootfs/ initrd/   what `fcvm setup` makes, named by content
 //! firecracker/               the same, where it is asked for it
 //! images/ blobs/             images, their disks and layers, named by digest
+//! volumes/NAME/              a named volume: what is in it, and its record
 //! vms/ID/                    a VM's own files, gone with it; of an exited one its log
 //! state/                     a JSON file per VM, and locks
 //! cache/                     may be deleted at any time
@@ -72,6 +73,12 @@ impl DataDir {
     #[must_use]
     pub fn rootfs(&self) -> PathBuf {
         self.root.join("rootfs")
+    }
+
+    /// Named volumes.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
     }
 
     /// Initial RAM file systems.

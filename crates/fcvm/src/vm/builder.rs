@@ -13,6 +13,7 @@ use crate::{
         disk::{DiskBuilder, DiskError},
         model::{DiskSource, DiskStats},
     },
+    network::Request,
     process::SignalNumber,
     setup::Assets,
     state::{Life, NewVm, Registry, RestartPolicy},
@@ -63,6 +64,7 @@ impl GuestBuilder<'_> {
             cpus: CPUS,
             memory_mib: MEMORY_MIB,
             life: Life::Foreground,
+            mounts: Vec::new(),
             labels: BTreeMap::new(),
             restart_policy: RestartPolicy::No,
         })?;
@@ -78,6 +80,7 @@ impl GuestBuilder<'_> {
             limits,
         };
         let plan = Plan {
+            maps: Vec::new(),
             assets: self.assets.clone(),
             job: Job::BuildImage,
             disks: vec![
@@ -90,6 +93,7 @@ impl GuestBuilder<'_> {
             machine: MachineOptions::default(),
             scratch_limits: limits,
             kernel_arguments: None,
+            network: Request::none(),
             input: Input::Null,
             output: Output::Inherited,
             log_limit: LEAST_LIMIT,

@@ -36,6 +36,7 @@ pub(super) struct Tail {
 pub(super) enum Source {
     Console,
     Hypervisor,
+    Volume,
 }
 
 #[derive(Debug)]
@@ -116,6 +117,7 @@ impl Kept {
         match self.source {
             Source::Console => tracing::debug!(target: "console", "{line}"),
             Source::Hypervisor => tracing::warn!(target: "hypervisor", "{line}"),
+            Source::Volume => tracing::warn!(target: "volume", "{line}"),
         }
         // What comes after a panic are registers: the lines before it tell why.
         if self.panic.is_some() {

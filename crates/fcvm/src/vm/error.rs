@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, process::ExitStatus};
 
 use fcvm_proto::{FailureKind, PROTOCOL};
 
-use crate::{hypervisor::HypervisorError, state::StateError};
+use crate::{hypervisor::HypervisorError, network::NetworkError, state::StateError, volume::VolumeError};
 
 /// A VM did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,12 @@ pub enum VmError {
     /// The record could not be kept.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A volume could not be served.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// There is no network as it was asked for.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Something of this process failed: signals, random bytes.
     #[error("failed to {what}")]
     Host {
@@ -130,6 +136,8 @@ impl VmError {
         let text = match self {
             Self::Hypervisor(error) => return error.hint(),
             Self::State(error) => return error.hint(),
+            Self::Volume(error) => return error.hint(),
+            Self::Network(error) => return error.hint(),
             Self::Scratch { source, .. } | Self::Spool { source, .. }
                 if source.kind() == io::ErrorKind::StorageFull =>
             {
@@ -144,6 +152,9 @@ impl VmError {
             Self::Protocol { .. } => "run `fcvm setup`: it puts this version's agent into the guest",
             Self::Guest { kind: FailureKind::Disk, .. } => {
                 "a disk may be damaged: `fcvm setup --force` makes the base disk again, `fcvm image rm` removes an image's"
+            }
+            Self::Guest { kind: FailureKind::Volume, .. } => {
+                "a kernel for volumes has FUSE (CONFIG_FUSE_FS): see --kernel"
             }
             Self::Guest { kind: FailureKind::Base, .. } => {
                 "the plan's package list lacks podman: see `fcvm setup --generate-config`"

@@ -133,6 +133,7 @@ mod tests {
             time_unix_nanos: 0,
             entropy: Vec::new(),
             network: Network::default(),
+            volumes: Vec::new(),
             job: Job::BuildImage,
         }
     }

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::state::VmState;
+use crate::{
+    network::{Mode, layout::GUEST},
+    state::VmState,
+};
 
 /// What Firecracker's metadata service holds, in bytes: its limit is 51200, of its own notation.
 const LIMIT: usize = 48 << 10;
@@ -17,8 +20,7 @@ pub(super) fn of(state: &VmState, hostname: &str) -> Value {
         "image-digest": state.image_digest.map(|digest| digest.to_string()).unwrap_or_default(),
         "cpus": state.cpus.to_string(),
         "memory-mib": state.memory_mib.to_string(),
-        // Until a VM has a network there are none.
-        "addresses": {},
+        "addresses": addresses(state),
         "labels": state.labels,
     });
     if data.to_string().len() > LIMIT {
@@ -29,4 +31,12 @@ pub(super) fn of(state: &VmState, hostname: &str) -> Value {
         data["labels"] = Value::Object(Map::new());
     }
     data
+}
+
+/// Those of the guest.
+fn addresses(state: &VmState) -> Value {
+    match &state.network {
+        Some(network) if network.mode != Mode::None => json!({ "ipv4": GUEST.to_string() }),
+        _ => json!({}),
+    }
 }

@@ -2,21 +2,28 @@
 
 use std::{io, path::Path, time::Duration};
 
-use fcvm_proto::{Job, session::LinkKey};
+use fcvm_proto::{Job, session::LinkKey, volume::MAX_LANES};
 use tokio::time::sleep;
 use tracing::Instrument as _;
 
 use super::{
-    DetachKeys, Timings, VmError, attempt::Attempt, log::Log, metadata, outputs::Outputs, restarts::Restarts,
+    DetachKeys, Timings, VmError,
+    attempt::{Attempt, Parts, Volumes},
+    log::Log,
+    metadata,
+    outputs::Outputs,
+    restarts::Restarts,
     signals::Signals,
 };
 use crate::{
     health::HealthCheck,
     hypervisor::{Access, Disk, DiskLimits, Hypervisor, MachineConfig, MachineOptions},
+    network::{Network, NetworkError, Request, Setting},
     process::{Front, Parent, SignalNumber},
     setup::Assets,
     state::{Claim, HealthStatus, RestartPolicy, Status},
     storage::cow,
+    volume::{Map, Server},
 };
 
 /// What to run.
@@ -60,6 +67,10 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// How to tell that the container is well.
     pub health: Option<HealthCheck>,
+    /// Directories and files of the host that the guest has.
+    pub maps: Vec<Map>,
+    /// How it reaches others.
+    pub network: Request,
 }
 
 /// Who started the process of a VM.
@@ -96,6 +107,11 @@ impl Plan {
     /// Whether somebody's program runs in the guest.
     fn has_workload(&self) -> bool {
         matches!(self.job, Job::Container(_))
+    }
+
+    /// How many lanes each volume has: as many as can be busy at once.
+    pub(super) fn lanes(&self, cpus: u8) -> u16 {
+        u16::from(cpus).clamp(1, MAX_LANES)
     }
 
     /// Whether the container has a terminal.
@@ -222,7 +238,6 @@ async fn attempt(
     let outputs = Outputs::new(claim.directory(), plan.output, boot.log)
         .map_err(|source| VmError::Spool { path: claim.directory().to_owned(), source })?;
     crate::failpoint::reach("spools-made");
-    let link_key = LinkKey(random()?);
     let mut disks = vec![
         Disk {
             serial: "base".into(),
@@ -238,6 +253,49 @@ async fn attempt(
         },
     ];
     disks.extend(plan.disks.iter().cloned());
+    let network = tokio::select! {
+        network = network(plan, claim) => network?,
+        signal = ending(signals) => return Err(VmError::Interrupted { signal }),
+    };
+    let launch = Launch { disks, outputs, network: network.as_ref() };
+    let status = life(hypervisor, plan, boot, launch, claim, timings, signals).await;
+    if let Some(network) = network {
+        network.stop().await;
+        crate::failpoint::reach("network-stopped");
+    }
+    status
+}
+
+/// The network that was allocated to the VM.
+async fn network(plan: &Plan, claim: &mut Claim) -> Result<Option<Network>, NetworkError> {
+    let (state, runtime_dir, reservations) = claim.network();
+    let Some(record) = &state.network else { return Ok(None) };
+    let program = Path::new("/proc/self/exe");
+    let setting = Setting { request: &plan.network, record, ports: &state.ports, runtime_dir, program };
+    Network::start(&setting, reservations).await
+}
+
+/// What is there before the launch.
+struct Launch<'a> {
+    disks: Vec<Disk>,
+    outputs: Outputs,
+    network: Option<&'a Network>,
+}
+
+/// From the launch to the end of all output.
+async fn life(
+    hypervisor: &dyn Hypervisor,
+    plan: &Plan,
+    boot: Boot<'_>,
+    launch: Launch<'_>,
+    claim: &mut Claim,
+    timings: &mut Timings,
+    signals: &mut Signals,
+) -> Result<u8, VmError> {
+    let Launch { disks, outputs, network } = launch;
+    let link_key = LinkKey(random()?);
+    let servers = plan.maps.iter().map(Server::start).collect::<Result<Vec<_>, _>>()?;
+    crate::failpoint::reach("volume-servers-started");
     let machine = hypervisor.launch(&MachineConfig {
         name: claim.state().name.to_string(),
         id: claim.state().id.to_string(),
@@ -248,13 +306,16 @@ async fn attempt(
         cpus: boot.cpus,
         memory_mib: plan.memory_mib,
         disks,
+        network: network.map(|network| network.nic().clone()),
         options: plan.machine.clone(),
         metadata: plan.has_workload().then(|| metadata::of(claim.state(), &plan.hostname)),
         runtime_dir: claim.runtime_dir().to_owned(),
     })?;
     timings.launched();
     crate::failpoint::reach("launched");
-    let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine, boot.restarts)?;
+    let volumes = Volumes::of(servers, plan.lanes(boot.cpus))?;
+    let parts = Parts { volumes, network };
+    let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine, boot.restarts, parts)?;
     let status = attempt.converse(link_key, signals, &outputs).await;
     // Nothing in the VM is to be kept: there is no need to wait for its shutdown.
     crate::failpoint::reach("conversed");

@@ -5,7 +5,7 @@
 //!   /dev/fuse <--reply---- [replies]  <-- stream       waits for the stream only
 //! ```
 //! The second never waits for the first: a server that answers before it reads more would else hold both
-//! up. Frames pass as they are. Whichever thread finds that the mount is at its end says so to all.
+//! up. At the mount's end the first, which can be woken, ends the second's stream. Frames pass as they are. Whichever thread finds that the mount is at its end says so to all.
 
 use std::{
     io, mem,
@@ -40,9 +40,15 @@ pub(super) fn start(lane: Lane, shared: &Arc<Shared>, threads: &mut Vec<JoinHand
     let number = lane.number;
     let lane = Arc::new(lane);
     let other = Arc::clone(&lane);
-    threads.push(spawn(format!("fuse{number}-replies"), shared, move |shared| Some(lane.replies(shared)))?);
-    threads
-        .push(spawn(format!("fuse{number}-requests"), shared, move |shared| Some(other.requests(shared)))?);
+    let requests = move |shared: &Shared| {
+        let _end = EndStream(&lane.stream, shared);
+        // Why comes before the other thread finds that it has no stream any more.
+        shared.end(lane.requests(shared));
+        None
+    };
+    // This one first: it ends the other's stream.
+    threads.push(spawn(format!("fuse{number}-requests"), shared, requests)?);
+    threads.push(spawn(format!("fuse{number}-replies"), shared, move |shared| Some(other.replies(shared)))?);
     Ok(())
 }
 
@@ -60,6 +66,20 @@ pub(super) fn spawn(
             shared.end(reason);
         }
     })
+}
+
+/// However the thread of requests ends, the other need not wait for the stream any more.
+struct EndStream<'a>(&'a Stream, &'a Shared);
+
+impl Drop for EndStream<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.1.end(Ended::Panicked);
+        }
+        if let Err(error) = self.0.shutdown() {
+            tracing::debug!(%error, "a stream stays open");
+        }
+    }
 }
 
 /// A thread that panics leaves nobody hanging.
@@ -90,7 +110,14 @@ impl Lane {
         let (counters, mut spinner) = (self.counters(shared), Spinner::new(self.spin, shared.cpus.as_ref()));
         let mut buffer = vec![0; self.largest];
         loop {
-            let request = spinner.obtain(counters, || self.device.try_read(&mut buffer), || waiter.wait());
+            let look = |buffer: &mut [u8]| self.device.try_read(buffer);
+            let request = spinner.obtain(counters, &mut buffer[..], look, |buffer| {
+                // Under load there is something: then there is nothing to wait for.
+                match look(buffer)? {
+                    None => waiter.wait_for(|| look(buffer)),
+                    found => Ok(found),
+                }
+            });
             let length = match request {
                 Ok(Some(length)) => length,
                 Ok(None) => return Ended::Unmounted,
@@ -120,7 +147,9 @@ impl Lane {
     }
 
     fn replies(&self, shared: &Shared) -> Ended {
-        let waiter = match Waiter::new(&self.stream, shared) {
+        // The other thread ends a socket at the mount's end, which ends a read, too.
+        let waiter = if self.stream.can_be_ended() { None } else { Some(Waiter::new(&self.stream, shared)) };
+        let waiter = match waiter.transpose() {
             Ok(waiter) => waiter,
             Err(errno) => return self.broke(errno),
         };
@@ -130,7 +159,12 @@ impl Lane {
         let mut first = self.number == 0;
         while !shared.has_ended() {
             let room = frames.room();
-            match spinner.obtain(counters, || self.stream.try_read(room), || waiter.wait()) {
+            let look = |room: &mut [u8]| self.stream.try_read(room);
+            let wait = |room: &mut [u8]| match &waiter {
+                None => self.stream.wait_and_read(room).map(Some),
+                Some(waiter) => waiter.wait_for(|| look(room)),
+            };
+            match spinner.obtain(counters, room, look, wait) {
                 Ok(Some(0)) => return Ended::Closed { lane: self.number },
                 Ok(Some(read)) => frames.filled(read),
                 Ok(None) => return Ended::Unmounted,

@@ -161,6 +161,8 @@ impl Mounted {
             Progress::Starting => return Err(ClientError::Silent),
             Progress::Ended(reason) => return Err(ClientError::Start(reason)),
         }
+        // The server's answer has lowered it.
+        self.attachment.read_ahead();
         for lane in lanes {
             lane::start(lane, &self.shared, &mut self.threads).map_err(no_thread)?;
         }
@@ -184,6 +186,12 @@ impl Mounted {
         self.shared.wait_until_ended()
     }
 
+    /// To wait for the same elsewhere, while the mount stays here.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        Ending(Arc::clone(&self.shared))
+    }
+
     /// Unmounts, and returns when all threads have ended. Who still uses the mount gets errors.
     ///
     /// # Errors
@@ -201,6 +209,18 @@ impl Mounted {
             }
         }
         detached
+    }
+}
+
+/// A mount's end, to wait for.
+#[derive(Debug, Clone)]
+pub struct Ending(Arc<Shared>);
+
+impl Ending {
+    /// Waits until the mount has ended, whoever ends it.
+    #[must_use]
+    pub fn wait(&self) -> Ended {
+        self.0.wait_until_ended()
     }
 }
 

@@ -25,6 +25,10 @@ use super::{
     options::{Access, Options},
 };
 
+/// How far the kernel reads ahead, in KiB: some of the largest requests at once, so that each end has one to work
+/// on.
+const READ_AHEAD: u32 = 4096;
+
 /// A place where something is mounted, by us.
 #[derive(Debug)]
 pub(super) struct Attachment {
@@ -68,6 +72,16 @@ impl Attachment {
         let (_, minor) = self.device;
         let path = format!("/sys/fs/fuse/connections/{minor}/abort");
         File::options().write(true).open(path).ok()
+    }
+
+    /// Has the kernel read files ahead by more than it does by itself, where we may say so: who reads one from its
+    /// beginning to its end then waits for few answers.
+    pub(super) fn read_ahead(&self) {
+        let (major, minor) = self.device;
+        let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+        if let Err(error) = fs::write(&path, READ_AHEAD.to_string()) {
+            tracing::debug!(%error, path, "the kernel reads ahead as it likes");
+        }
     }
 
     /// Unmounts; once is enough. Who still uses the mount gets errors from then on.

@@ -151,15 +151,23 @@ impl<'a> Waiter<'a> {
         Ok(Self { epoll, shared })
     }
 
-    pub(super) fn wait(&self) -> Result<Wake, Errno> {
+    /// What `look` finds; `None` where the mount has ended. Who was woken for nothing, since another lane was
+    /// faster, sleeps again.
+    pub(super) fn wait_for<T>(
+        &self,
+        mut look: impl FnMut() -> Result<Option<T>, Errno>,
+    ) -> Result<Option<T>, Errno> {
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
         loop {
             match epoll::wait(&self.epoll, &mut events, None) {
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno),
-                Ok(_) if self.shared.has_ended() => return Ok(Wake::Stop),
-                Ok(_) => return Ok(Wake::Ready),
+                Ok(_) if self.shared.has_ended() => return Ok(None),
+                Ok(_) => {}
+            }
+            if let Some(found) = look()? {
+                return Ok(Some(found));
             }
         }
     }

@@ -58,44 +58,56 @@ impl<'a> Spinner<'a> {
         Self { limit, budget: Duration::ZERO, short_waits: 0, cpus }
     }
 
-    /// What `look` finds: at once, after some more looks, or after a `sleep`; `None` where `sleep` says
-    /// that there is nothing to wait for any more.
-    pub(super) fn obtain<T, E>(
+    /// What `look` finds: at once, after some more looks, or else what `wait` waits for; `None` where that says
+    /// that there is nothing to wait for any more. Both put it into `place`.
+    pub(super) fn obtain<P: ?Sized, T, E>(
         &mut self,
         counters: &Counters,
-        mut look: impl FnMut() -> Result<Option<T>, E>,
-        mut sleep: impl FnMut() -> Result<Wake, E>,
+        place: &mut P,
+        mut look: impl FnMut(&mut P) -> Result<Option<T>, E>,
+        wait: impl FnOnce(&mut P) -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
-        if let Some(found) = look()? {
-            return Ok(Some(found));
-        }
         if !self.budget.is_zero() {
-            if let Some(found) = self.spin(&mut look)? {
-                Counters::add(&counters.spins_hit, 1);
-                self.hit();
-                return Ok(Some(found));
+            match self.spin(place, &mut look)? {
+                Looked::AtOnce(found) => return Ok(Some(found)),
+                Looked::Hit(found) => {
+                    Counters::add(&counters.spins_hit, 1);
+                    self.hit();
+                    return Ok(Some(found));
+                }
+                Looked::Missed => {
+                    Counters::add(&counters.spins_missed, 1);
+                    self.missed();
+                }
+                Looked::NoCpu => {}
             }
-            Counters::add(&counters.spins_missed, 1);
-            self.missed();
         }
         let asleep = Instant::now();
-        while sleep()? == Wake::Ready {
-            if let Some(found) = look()? {
-                self.slept(asleep.elapsed());
-                return Ok(Some(found));
-            }
+        let found = wait(place)?;
+        if found.is_some() {
+            self.slept(asleep.elapsed());
         }
-        Ok(None)
+        Ok(found)
     }
 
-    fn spin<T, E>(&self, look: &mut impl FnMut() -> Result<Option<T>, E>) -> Result<Option<T>, E> {
+    fn spin<P: ?Sized, T, E>(
+        &self,
+        place: &mut P,
+        look: &mut impl FnMut(&mut P) -> Result<Option<T>, E>,
+    ) -> Result<Looked<T>, E> {
+        if let Some(found) = look(place)? {
+            return Ok(Looked::AtOnce(found));
+        }
         let start = Instant::now();
-        while start.elapsed() < self.budget && self.cpus.is_some_and(Cpus::suffice) {
-            if let Some(found) = look()? {
-                return Ok(Some(found));
+        while start.elapsed() < self.budget {
+            if !self.cpus.is_some_and(Cpus::suffice) {
+                return Ok(Looked::NoCpu);
+            }
+            if let Some(found) = look(place)? {
+                return Ok(Looked::Hit(found));
             }
         }
-        Ok(None)
+        Ok(Looked::Missed)
     }
 
     fn hit(&mut self) {
@@ -120,6 +132,16 @@ impl<'a> Spinner<'a> {
             (self.short_waits, self.budget) = (0, self.limit);
         }
     }
+}
+
+/// What came of looking again and again.
+enum Looked<T> {
+    /// There was something before.
+    AtOnce(T),
+    Hit(T),
+    Missed,
+    /// Somebody else wants the CPU: that says nothing of how soon something comes.
+    NoCpu,
 }
 
 /// Why a thread woke.
@@ -179,28 +201,15 @@ mod tests {
     }
 
     #[test]
-    fn who_is_woken_for_nothing_sleeps_again_at_once() {
-        let (cpus, counters) = (Cpus::unlimited(), Counters::default());
-        let mut spinner = Spinner::new(Spin::UpTo(LIMIT), Some(&cpus));
-        let mut sleeps = 0;
-        let sleep = || {
-            sleeps += 1;
-            Ok(if sleeps == 100 { Wake::Stop } else { Wake::Ready })
-        };
-        assert_eq!(spinner.obtain(&counters, || Ok::<Option<()>, ()>(None), sleep), Ok(None));
-        assert_eq!((sleeps, counters.read().spins_missed), (100, 0));
-    }
-
-    #[test]
     fn what_comes_while_it_looks_is_a_hit() {
         let (cpus, counters) = (Cpus::unlimited(), Counters::default());
         let mut spinner = earned(&cpus);
         let mut looks = 0;
-        let look = || {
+        let look = |(): &mut ()| {
             looks += 1;
             Ok::<_, ()>((looks == 2).then_some(5))
         };
-        assert_eq!(spinner.obtain(&counters, look, || unreachable!()), Ok(Some(5)));
+        assert_eq!(spinner.obtain(&counters, &mut (), look, |()| unreachable!()), Ok(Some(5)));
         assert_eq!(counters.read().spins_hit, 1);
     }
 }

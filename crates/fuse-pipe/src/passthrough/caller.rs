@@ -3,10 +3,11 @@
 use rustix::{
     fs::Mode,
     io::Errno,
-    process::{Gid, Uid, geteuid, umask},
+    process::{Gid, Uid, getegid, geteuid, umask},
     thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
+use super::ids::{Identity, Ids};
 use crate::server::Caller;
 
 /// Runs `make` as the caller, with the caller's mask.
@@ -15,13 +16,22 @@ use crate::server::Caller;
 /// whether the file may be made.
 ///
 /// # Errors
-/// What `make` fails with.
+/// What `make` fails with; `EPERM` where this process cannot be the caller.
 pub(super) fn as_caller<T>(
+    identity: &Identity,
     caller: &Caller,
     mask: u32,
     make: impl FnOnce() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    let _identity = Identity::take(caller)?;
+    let _other = Other::take(identity, caller)?;
+    with_mask(mask, make)
+}
+
+/// Runs `make` as the server, with the caller's mask.
+///
+/// # Errors
+/// What `make` fails with.
+pub(super) fn with_mask<T>(mask: u32, make: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
     // Workers have a mask each: see the lanes.
     let before = umask(Mode::from_raw_mode(mask & 0o777));
     let made = make();
@@ -30,27 +40,35 @@ pub(super) fn as_caller<T>(
 }
 
 /// This thread is another user until the end.
-struct Identity {
+struct Other {
     changed: bool,
 }
 
-impl Identity {
-    fn take(caller: &Caller) -> Result<Self, Errno> {
-        let changed = geteuid().is_root() && (caller.uid, caller.gid) != (0, 0);
-        let identity = Self { changed };
-        if changed {
-            let group = caller.group.map(Gid::from_raw);
-            set_thread_groups(group.as_slice())?;
-            let gid = Gid::from_raw(caller.gid);
-            set_thread_res_gid(Gid::ROOT, gid, Gid::ROOT)?;
-            let uid = Uid::from_raw(caller.uid);
-            set_thread_res_uid(Uid::ROOT, uid, Uid::ROOT)?;
+impl Other {
+    fn take(identity: &Identity, caller: &Caller) -> Result<Self, Errno> {
+        if identity.ids() != Ids::Same {
+            // All is the server's.
+            return Ok(Self { changed: false });
         }
-        Ok(identity)
+        let (uid, gid) = (identity.host_uid(caller.uid)?, identity.host_gid(caller.gid)?);
+        let (own_uid, own_gid) = (geteuid(), getegid());
+        if (uid.0, gid.0) == (own_uid.as_raw(), own_gid.as_raw()) {
+            return Ok(Self { changed: false });
+        }
+        if !own_uid.is_root() {
+            return Err(Errno::PERM);
+        }
+        // From here on there is a way back.
+        let other = Self { changed: true };
+        let group = caller.group.map(|group| identity.host_gid(group)).transpose()?;
+        set_thread_groups(group.map(|group| Gid::from_raw(group.0)).as_slice())?;
+        set_thread_res_gid(Gid::ROOT, Gid::from_raw(gid.0), Gid::ROOT)?;
+        set_thread_res_uid(Uid::ROOT, Uid::from_raw(uid.0), Uid::ROOT)?;
+        Ok(other)
     }
 }
 
-impl Drop for Identity {
+impl Drop for Other {
     fn drop(&mut self) {
         if self.changed {
             let back = set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)

@@ -7,7 +7,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Cache, Passthrough, nodes::Node};
+use super::{Cache, Passthrough, kept::Use, nodes::Node};
 use crate::{
     abi::{Dirent, EntryOut, FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FsyncIn, OpenOut, ReadIn},
     server::Reply,
@@ -29,6 +29,9 @@ pub(crate) enum Told {
 
 impl Passthrough {
     pub(crate) fn opendir(&self, node: u64) -> Result<OpenOut, Errno> {
+        if self.opens_nothing() {
+            return Err(Errno::NOSYS);
+        }
         let file = self.open_node(&*self.nodes.get(node)?, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let keep = matches!(self.cache(), Cache::Always | Cache::Exclusive);
         let open_flags = if keep { FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR } else { 0 };
@@ -38,8 +41,9 @@ impl Passthrough {
     /// As many entries as there is room for, from a position that an entry before had. The kernel gives `.`
     /// and `..` as any other.
     pub(crate) fn readdir(&self, node: u64, of: &ReadIn, told: Told, reply: &mut Reply) -> Result<(), Errno> {
+        let wanted = if of.offset == 0 { Use::List } else { Use::Read };
+        let handle = self.file(node, of.fh, wanted)?;
         let node = self.nodes.get(node)?;
-        let handle = self.handles.get(of.fh)?;
         let room = of.size as usize;
         let _position = handle.position.lock().unwrap_or_else(PoisonError::into_inner);
         // Positions may be any numbers: those of ext4 are hashes.
@@ -83,8 +87,8 @@ impl Passthrough {
         }
     }
 
-    pub(crate) fn fsyncdir(&self, of: &FsyncIn) -> Result<(), Errno> {
-        self.fsync(of)
+    pub(crate) fn fsyncdir(&self, node: u64, of: &FsyncIn) -> Result<(), Errno> {
+        self.fsync(node, of)
     }
 }
 

@@ -22,6 +22,12 @@ pub(crate) struct Handle {
     pub(crate) position: Mutex<()>,
 }
 
+impl Handle {
+    pub(crate) fn new(file: File) -> Self {
+        Self { file, position: Mutex::new(()) }
+    }
+}
+
 /// Handles by their numbers. There is no 0.
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
@@ -40,7 +46,7 @@ impl Handles {
         if open.len() >= MOST {
             return Err(Errno::NFILE);
         }
-        open.insert(number, Arc::new(Handle { file, position: Mutex::new(()) }));
+        open.insert(number, Arc::new(Handle::new(file)));
         Ok(number)
     }
 
@@ -58,6 +64,11 @@ impl Handles {
         // The file is closed after the lock is given back: that may take long.
         let removed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
         drop(removed);
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Closes all.

@@ -4,30 +4,70 @@ use std::ffi::CStr;
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, RenameFlags, linkat, mkdirat, mknodat, openat, readlinkat,
-        renameat_with, symlinkat, unlinkat,
+        AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Statx, Uid, chownat, linkat, mkdirat, mknodat,
+        openat, readlinkat, renameat_with, symlinkat, unlinkat,
     },
     io::Errno,
 };
 
-use super::{Cache, Passthrough, caller::as_caller, nodes::Node, number, open_flags};
+use super::{
+    Cache, Noted, Passthrough,
+    caller::{as_caller, with_mask},
+    ids::{GuestUid, Ids},
+    nodes::Node,
+    number, open_flags,
+};
 use crate::{
     abi::{CreateIn, EntryOut, MkdirIn, MknodIn, OpenOut},
     server::Caller,
 };
 
+/// How often a name is looked at again in a directory in which something happens meanwhile.
+const LOOKS: usize = 3;
+
 impl Passthrough {
     pub(crate) fn lookup(&self, parent: u64, name: &CStr) -> Result<EntryOut, Errno> {
         let parent = self.nodes.get(parent)?;
-        self.find(&parent, name)
+        let generation = parent.place().note_name(&parent, name.to_bytes());
+        match self.find(&parent, name) {
+            // The client may keep that, too, as long as it is told when there is such a name.
+            Err(Errno::NOENT) if generation.is_some() && generation == parent.place().generation() => {
+                Ok(self.absence(Noted::Yes))
+            }
+            // Or nobody else makes any.
+            Err(Errno::NOENT) if matches!(self.cache(), Cache::Always | Cache::Exclusive) => {
+                Ok(self.absence(Noted::No))
+            }
+            found => found,
+        }
     }
 
     /// What there is by a name, and that the client knows it now.
     pub(super) fn find(&self, parent: &Node, name: &CStr) -> Result<EntryOut, Errno> {
+        for _ in 0..LOOKS {
+            let generation = parent.place().note_name(parent, name.to_bytes());
+            let (nodeid, stat) = self.look(parent, name)?;
+            if generation.is_none() {
+                return Ok(self.entry(nodeid, &stat, Noted::No));
+            }
+            let Ok(node) = self.nodes.get(nodeid) else { continue };
+            node.place().register(&node);
+            node.place().cover(true);
+            // Whatever changes from here on is told; what has changed before, unseen, is looked at again.
+            if generation == parent.place().generation() {
+                return Ok(self.entry(nodeid, &stat, Noted::Yes));
+            }
+            self.nodes.forget(nodeid, 1);
+        }
+        // Where so much happens nothing is worth keeping.
+        let (nodeid, stat) = self.look(parent, name)?;
+        Ok(self.entry(nodeid, &stat, Noted::No))
+    }
+
+    fn look(&self, parent: &Node, name: &CStr) -> Result<(u64, Statx), Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(parent.fd(), name, flags, Mode::empty())?;
-        let (nodeid, stat) = self.nodes.tell(fd)?;
-        Ok(self.entry(nodeid, &stat))
+        self.nodes.tell(fd)
     }
 
     pub(crate) fn forget(&self, node: u64, times: u64) {
@@ -48,7 +88,7 @@ impl Passthrough {
     ) -> Result<EntryOut, Errno> {
         self.may_change()?;
         let parent = self.nodes.get(parent)?;
-        as_caller(caller, 0, || symlinkat(to, parent.fd(), name))?;
+        as_caller(&self.identity, caller, 0, || symlinkat(to, parent.fd(), name))?;
         self.find(&parent, name)
     }
 
@@ -67,12 +107,23 @@ impl Passthrough {
             rustix::fs::makedev((of.rdev & 0xfff00) >> 8, (of.rdev & 0xff) | ((of.rdev >> 12) & 0xfff00));
         let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
         if is_device {
-            // To make one takes root; it is then given to the caller.
-            mknodat(parent.fd(), name, kind, mode, device)?;
+            // To make one takes the server's rights; it is then given to the caller.
+            with_mask(of.umask, || mknodat(parent.fd(), name, kind, mode, device))?;
+            self.give(&parent, name, caller)?;
         } else {
-            as_caller(caller, of.umask, || mknodat(parent.fd(), name, kind, mode, device))?;
+            as_caller(&self.identity, caller, of.umask, || mknodat(parent.fd(), name, kind, mode, device))?;
         }
         self.find(&parent, name)
+    }
+
+    /// Gives what has just been made to the caller.
+    fn give(&self, parent: &Node, name: &CStr, caller: &Caller) -> Result<(), Errno> {
+        if self.identity.ids() != Ids::Same || caller.uid == GuestUid(0) {
+            return Ok(());
+        }
+        let uid = Uid::from_raw(self.identity.host_uid(caller.uid)?.0);
+        let gid = Gid::from_raw(self.identity.host_gid(caller.gid)?.0);
+        chownat(parent.fd(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     pub(crate) fn mkdir(
@@ -85,13 +136,17 @@ impl Passthrough {
         self.may_change()?;
         let parent = self.nodes.get(parent)?;
         let mode = Mode::from_raw_mode(of.mode & 0o7777);
-        as_caller(caller, of.umask, || mkdirat(parent.fd(), name, mode))?;
+        as_caller(&self.identity, caller, of.umask, || mkdirat(parent.fd(), name, mode))?;
         self.find(&parent, name)
     }
 
     pub(crate) fn unlink(&self, parent: u64, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
         self.may_change()?;
-        unlinkat(self.nodes.get(parent)?.fd(), name, flags)
+        let parent = self.nodes.get(parent)?;
+        unlinkat(parent.fd(), name, flags)?;
+        // The client's kernel has forgotten it before anybody can ask anew.
+        parent.place().take_name(name.to_bytes());
+        Ok(())
     }
 
     pub(crate) fn rename(
@@ -105,7 +160,15 @@ impl Passthrough {
         self.may_change()?;
         let (from, to) = (self.nodes.get(parent)?, self.nodes.get(to)?);
         let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-        renameat_with(from.fd(), name, to.fd(), new, flags)
+        // The client keeps the new name for as long as it would have kept the old one.
+        to.place().note_name(&to, new.to_bytes());
+        renameat_with(from.fd(), name, to.fd(), new, flags)?;
+        if flags.contains(RenameFlags::EXCHANGE) {
+            from.place().note_name(&from, name.to_bytes());
+        } else {
+            from.place().take_name(name.to_bytes());
+        }
+        Ok(())
     }
 
     pub(crate) fn link(&self, node: u64, parent: u64, name: &CStr) -> Result<EntryOut, Errno> {
@@ -128,7 +191,7 @@ impl Passthrough {
         let mode = Mode::from_raw_mode(of.mode & 0o7777);
         let exclusive = OFlags::from_bits_retain(of.flags) & OFlags::EXCL;
         let flags = self.host_flags(open_flags(of.flags)) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = as_caller(caller, of.umask, || {
+        let made = as_caller(&self.identity, caller, of.umask, || {
             openat(parent.fd(), name, flags | OFlags::CREATE | OFlags::EXCL, mode)
         });
         let file = match made {
@@ -138,12 +201,12 @@ impl Passthrough {
                 let entry = self.find(&parent, name)?;
                 let opened = self.open_node(&*self.nodes.get(entry.nodeid)?, flags);
                 let file = opened.inspect_err(|_| self.nodes.forget(entry.nodeid, 1))?;
-                return Ok((entry, self.opened(self.handles.add(file)?)));
+                return Ok((entry, self.made(entry.nodeid, file, flags)?));
             }
             Err(errno) => return Err(errno),
         };
         let entry = self.find(&parent, name)?;
-        Ok((entry, self.opened(self.handles.add(file)?)))
+        Ok((entry, self.made(entry.nodeid, file, flags)?))
     }
 
     /// A file without a name, which linkat(2) may give one.
@@ -159,7 +222,7 @@ impl Passthrough {
         let exclusive = OFlags::from_bits_retain(of.flags) & OFlags::EXCL;
         let flags = self.host_flags(open_flags(of.flags)) | OFlags::TMPFILE | exclusive | OFlags::CLOEXEC;
         let directory = self.open_node(&parent, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let file = as_caller(caller, of.umask, || openat(&directory, c".", flags, mode))?;
+        let file = as_caller(&self.identity, caller, of.umask, || openat(&directory, c".", flags, mode))?;
         use std::os::fd::AsRawFd as _;
         let path = openat(
             &self.descriptors,
@@ -168,13 +231,14 @@ impl Passthrough {
             Mode::empty(),
         )?;
         let (nodeid, stat) = self.nodes.tell(path)?;
-        Ok((self.entry(nodeid, &stat), self.opened(self.handles.add(file.into())?)))
+        // Without a name no directory tells of it.
+        Ok((self.entry(nodeid, &stat, Noted::No), self.made(nodeid, file.into(), flags)?))
     }
 
     /// How the host's file is opened for a client that caches writes: it also reads what it does not
-    /// overwrite, and finds the end of the file itself.
+    /// overwrite, and finds the end of the file itself. The same for one whose files are all one.
     pub(super) fn host_flags(&self, flags: OFlags) -> OFlags {
-        if self.cache() != Cache::Exclusive {
+        if self.cache() != Cache::Exclusive && !self.opens_nothing() {
             return flags;
         }
         let flags = flags.difference(OFlags::APPEND);

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use rustix::{
@@ -12,6 +12,11 @@ use rustix::{
     io::Errno,
 };
 
+use super::{
+    kept::Kept,
+    versions::Version,
+    watch::{Place, Watcher},
+};
 use crate::abi::ROOT;
 
 /// How many locks the nodes share.
@@ -28,9 +33,20 @@ pub(crate) struct Node {
     kind: FileType,
     /// How often the client has been told of it, and has not forgotten.
     known: AtomicU64,
+    /// Its content, as of when the client last opened it.
+    pub(super) seen: Mutex<Option<Version>>,
+    /// For a client that opens nothing.
+    pub(super) kept: Mutex<Kept>,
+    place: Place,
 }
 
 impl Node {
+    /// A file that the client is told of now.
+    fn new(fd: OwnedFd, stat: &Statx, kind: FileType, place: Place) -> Self {
+        let (seen, kept) = Default::default();
+        Self { fd, key: key(stat), kind, known: AtomicU64::new(1), seen, kept, place }
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -39,9 +55,25 @@ impl Node {
         self.kind
     }
 
+    /// The device that it is on.
+    pub(super) fn device(&self) -> (u32, u32) {
+        (self.key.0, self.key.1)
+    }
+
+    /// What is noted of what the client knows.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// All that statx(2) tells.
     pub(crate) fn statx(&self) -> Result<Statx, Errno> {
         stat(&self.fd)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.place.close(self);
     }
 }
 
@@ -65,17 +97,21 @@ pub(crate) struct Nodes {
     by_number: [RwLock<HashMap<u64, Arc<Node>>>; SHARDS],
     by_key: [RwLock<HashMap<Key, u64>>; SHARDS],
     next: AtomicU64,
+    watcher: Option<Arc<Watcher>>,
 }
 
 impl Nodes {
-    pub(crate) fn new(root: OwnedFd) -> Result<Self, Errno> {
+    pub(super) fn new(root: OwnedFd, watcher: Option<Arc<Watcher>>) -> Result<Self, Errno> {
         let nodes = Self {
             by_number: Default::default(),
             by_key: Default::default(),
             next: AtomicU64::new(ROOT + 1),
+            watcher,
         };
         let stat = stat(&root)?;
-        let node = Node { fd: root, key: key(&stat), kind: FileType::Directory, known: AtomicU64::new(1) };
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let place = Place::new(nodes.watcher.as_ref(), ROOT);
+        let node = Node::new(root, &stat, kind, place);
         write(&nodes.by_key[shard(node.key.2)]).insert(node.key, ROOT);
         write(&nodes.by_number[shard(ROOT)]).insert(ROOT, Arc::new(node));
         Ok(nodes)
@@ -102,7 +138,8 @@ impl Nodes {
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
-        let node = Node { fd, key, kind, known: AtomicU64::new(1) };
+        let place = Place::new(self.watcher.as_ref(), number);
+        let node = Node::new(fd, &stat, kind, place);
         write(&self.by_number[shard(number)]).insert(number, Arc::new(node));
         numbers.insert(key, number);
         Ok((number, stat))
@@ -125,8 +162,16 @@ impl Nodes {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.by_number.iter().map(|shard| read(shard).len()).sum()
+    }
+
     /// Forgets all but the root.
     pub(crate) fn clear(&self) {
+        if let Ok(root) = self.get(ROOT) {
+            root.place.reset();
+        }
         for shard in &self.by_number {
             write(shard).retain(|number, _| *number == ROOT);
         }
@@ -162,7 +207,7 @@ mod tests {
     #[test]
     fn a_file_has_one_number_until_it_is_forgotten() {
         let directory = tempfile::tempdir().unwrap();
-        let nodes = Nodes::new(open(directory.path())).unwrap();
+        let nodes = Nodes::new(open(directory.path()), None).unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "x").unwrap();
         std::fs::hard_link(&file, directory.path().join("link")).unwrap();

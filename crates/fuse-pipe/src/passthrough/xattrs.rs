@@ -6,11 +6,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr},
+    fs::{AtFlags, Mode, XattrFlags, chmodat, getxattr, listxattr, removexattr, setxattr},
     io::Errno,
 };
 
-use super::{Passthrough, nodes::Node};
+use super::{Passthrough, acls::is_list, nodes::Node, number};
+use crate::abi::{SETXATTR_ACL_KILL_SGID, SetxattrIn};
 
 /// Longest value, and longest list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 pub(crate) const LONGEST: usize = 64 << 10;
@@ -18,7 +19,12 @@ pub(crate) const LONGEST: usize = 64 << 10;
 impl Passthrough {
     /// The value; its length where `to` is empty.
     pub(crate) fn getxattr(&self, node: u64, name: &CStr, to: &mut [u8]) -> Result<usize, Errno> {
-        getxattr(path(&*self.nodes.get(node)?), name, to)
+        let length = getxattr(path(&*self.nodes.get(node)?), name, &mut *to)?;
+        if is_list(name.to_bytes()) {
+            let filled = length.min(to.len());
+            self.identity.list_to_guest(&mut to[..filled]);
+        }
+        Ok(length)
     }
 
     /// The names, each with its NUL; their length where `to` is empty.
@@ -26,10 +32,32 @@ impl Passthrough {
         listxattr(path(&*self.nodes.get(node)?), to)
     }
 
-    pub(crate) fn setxattr(&self, node: u64, name: &CStr, value: &[u8], flags: u32) -> Result<(), Errno> {
+    pub(crate) fn setxattr(
+        &self,
+        node: u64,
+        name: &CStr,
+        value: &[u8],
+        of: &SetxattrIn,
+    ) -> Result<(), Errno> {
         self.may_change()?;
-        let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-        setxattr(path(&*self.nodes.get(node)?), name, value, flags)
+        let flags = XattrFlags::from_bits(of.flags).ok_or(Errno::INVAL)?;
+        let node = self.nodes.get(node)?;
+        if is_list(name.to_bytes()) {
+            let mut list = value.to_vec();
+            self.identity.list_to_host(&mut list)?;
+            setxattr(path(&node), name, &list, flags)?;
+        } else {
+            setxattr(path(&node), name, value, flags)?;
+        }
+        if of.setxattr_flags & SETXATTR_ACL_KILL_SGID == 0 {
+            return Ok(());
+        }
+        // The host's kernel does so for others than root.
+        let mode = Mode::from_raw_mode(node.statx()?.stx_mode.into());
+        if !mode.contains(Mode::SGID) {
+            return Ok(());
+        }
+        chmodat(&self.descriptors, number(&node), mode.difference(Mode::SGID), AtFlags::empty())
     }
 
     pub(crate) fn removexattr(&self, node: u64, name: &CStr) -> Result<(), Errno> {

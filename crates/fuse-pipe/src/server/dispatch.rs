@@ -8,21 +8,34 @@ use super::{lane::MAX_DATA, negotiate::negotiate, reply::Reply, request::Request
 use crate::{
     abi::{
         AccessIn, BatchForgetIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, ForgetIn, ForgetOne,
-        FsyncIn, GetxattrIn, GetxattrOut, InitIn, LinkIn, LseekIn, LseekOut, MkdirIn, MknodIn, Opcode,
-        OpenIn, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn, WriteIn, WriteOut,
+        FsyncIn, GetxattrIn, GetxattrOut, InitIn, InterruptIn, IoctlIn, LinkIn, LkIn, LseekIn, LseekOut,
+        MkdirIn, MknodIn, Opcode, OpenIn, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn,
+        WriteIn, WriteOut,
     },
-    passthrough::{LONGEST_XATTR, Passthrough, Told},
+    passthrough::{LONGEST_XATTR, Locked, Origin, Passthrough, Told, Wait},
 };
 
-/// The frame that answers; `None` where none is to.
+/// What becomes of a request.
+#[derive(Debug)]
+pub(super) enum Answer<'a> {
+    /// This frame goes back.
+    Frame(&'a [u8]),
+    /// It wants none.
+    None,
+    /// It waits, and is answered by what comes of it.
+    Later(Wait),
+}
+
+/// Answers a request that came by the lane of that number.
 ///
 /// # Errors
 /// Where the frame is no request: who sends such a thing is not listened to any more.
 pub(super) fn answer<'a>(
     files: &Passthrough,
+    lane: u64,
     frame: &[u8],
     reply: &'a mut Reply,
-) -> io::Result<Option<&'a [u8]>> {
+) -> io::Result<Answer<'a>> {
     let mut request = Request::parse(frame)?;
     reply.begin();
     let unique = request.unique;
@@ -31,7 +44,7 @@ pub(super) fn answer<'a>(
             if let Ok(forget) = request.take::<ForgetIn>() {
                 files.forget(request.node, forget.nlookup);
             }
-            Ok(None)
+            Ok(Answer::None)
         }
         Some(Opcode::BatchForget) => {
             let count = request.take::<BatchForgetIn>().map_or(0, |batch| batch.count);
@@ -40,17 +53,31 @@ pub(super) fn answer<'a>(
                 let Ok(one) = request.take::<ForgetOne>() else { break };
                 files.forget(one.nodeid, one.nlookup);
             }
-            Ok(None)
+            Ok(Answer::None)
         }
-        // Whatever was to be interrupted is answered soon: nothing here waits for others.
-        Some(Opcode::Interrupt) => Ok(None),
+        // What does not wait for others is answered soon, interrupted or not.
+        Some(Opcode::Interrupt) => {
+            if let Ok(interrupt) = request.take::<InterruptIn>() {
+                files.interrupt(interrupt.unique);
+            }
+            Ok(Answer::None)
+        }
+        Some(Opcode::Setlkw) => {
+            let origin = Origin { lane, unique };
+            let asked = request.take::<LkIn>();
+            match asked.and_then(|of| files.wait_for_lock(request.node, &of, origin)) {
+                Ok(Locked::Later(wait)) => Ok(Answer::Later(wait)),
+                Ok(Locked::Now) => Ok(Answer::Frame(reply.finish(unique, Ok(())))),
+                Err(errno) => Ok(Answer::Frame(reply.finish(unique, Err(errno)))),
+            }
+        }
         Some(opcode) => {
             let result = perform(files, opcode, &mut request, reply);
             tracing::trace!(?opcode, node = request.node, ?result, "answered");
-            Ok(Some(reply.finish(unique, result)))
+            Ok(Answer::Frame(reply.finish(unique, result)))
         }
         // The client's kernel does without, and does not ask again.
-        None => Ok(Some(reply.finish(unique, Err(Errno::NOSYS)))),
+        None => Ok(Answer::Frame(reply.finish(unique, Err(Errno::NOSYS)))),
     }
 }
 
@@ -65,7 +92,9 @@ fn perform(
         Opcode::Init => {
             // Of the kernel before, if it was another.
             files.reset();
-            reply.put(&negotiate(files, &request.take::<InitIn>()?)?);
+            let asked = request.take::<InitIn>()?;
+            files.client(asked.minor);
+            reply.put(&negotiate(files, &asked)?);
         }
         Opcode::Destroy => files.reset(),
         Opcode::Lookup => reply.put(&files.lookup(node, request.name()?)?),
@@ -112,19 +141,21 @@ fn perform(
             reply.put(&entry);
             reply.put(&opened);
         }
-        Opcode::Release | Opcode::Releasedir => files.release(request.take::<ReleaseIn>()?.fh),
+        Opcode::Release | Opcode::Releasedir => files.release(node, &request.take::<ReleaseIn>()?),
         Opcode::Read => {
             let of = request.take::<ReadIn>()?;
-            reply.fill((of.size as usize).min(MAX_DATA), |to| files.read(&of, to))?;
+            files.content_goes(node);
+            reply.fill((of.size as usize).min(MAX_DATA), |to| files.read(node, &of, to))?;
         }
         Opcode::Write => {
             let of = request.take::<WriteIn>()?;
-            let size = files.write(&of, request.data(of.size)?)?;
+            files.content_goes(node);
+            let size = files.write(node, &of, request.data(of.size)?)?;
             reply.put(&WriteOut { size, padding: 0 });
         }
-        Opcode::Flush => files.flush(request.take::<FlushIn>()?.fh)?,
-        Opcode::Fsync => files.fsync(&request.take::<FsyncIn>()?)?,
-        Opcode::Fsyncdir => files.fsyncdir(&request.take::<FsyncIn>()?)?,
+        Opcode::Flush => files.flush(node, &request.take::<FlushIn>()?)?,
+        Opcode::Fsync => files.fsync(node, &request.take::<FsyncIn>()?)?,
+        Opcode::Fsyncdir => files.fsyncdir(node, &request.take::<FsyncIn>()?)?,
         Opcode::Syncfs => files.syncfs(node)?,
         Opcode::Opendir => reply.put(&files.opendir(node)?),
         Opcode::Readdir => files.readdir(node, &bounded(request)?, Told::Kind, reply)?,
@@ -137,6 +168,7 @@ fn perform(
         Opcode::Getxattr => {
             let size = request.take::<GetxattrIn>()?.size;
             let name = request.text()?;
+            files.content_goes(node);
             sized(size, reply, |to| files.getxattr(node, name, to))?;
         }
         Opcode::Listxattr => {
@@ -146,18 +178,24 @@ fn perform(
         Opcode::Setxattr => {
             let of = request.take::<SetxattrIn>()?;
             let name = request.text()?;
-            files.setxattr(node, name, request.data(of.size)?, of.flags)?;
+            files.setxattr(node, name, request.data(of.size)?, &of)?;
         }
         Opcode::Removexattr => files.removexattr(node, request.text()?)?,
-        Opcode::Fallocate => files.fallocate(&request.take::<FallocateIn>()?)?,
-        Opcode::Lseek => reply.put(&LseekOut { offset: files.lseek(&request.take::<LseekIn>()?)? }),
+        Opcode::Fallocate => files.fallocate(node, &request.take::<FallocateIn>()?)?,
+        Opcode::Lseek => reply.put(&LseekOut { offset: files.lseek(node, &request.take::<LseekIn>()?)? }),
         Opcode::CopyFileRange => {
-            let size = files.copy_file_range(&request.take::<CopyFileRangeIn>()?)?;
+            let size = files.copy_file_range(node, &request.take::<CopyFileRangeIn>()?)?;
             reply.put(&WriteOut { size, padding: 0 });
         }
-        // Without these the client's kernel keeps its locks to itself.
-        Opcode::Getlk | Opcode::Setlk | Opcode::Setlkw => return Err(Errno::NOSYS),
-        Opcode::Forget | Opcode::BatchForget | Opcode::Interrupt => {}
+        Opcode::Ioctl => {
+            let of = request.take::<IoctlIn>()?;
+            files.ioctl(node, &of, request.data(of.in_size)?, reply)?;
+        }
+        // What is there to open is always ready: without this the client's kernel says so itself.
+        Opcode::Poll => return Err(Errno::NOSYS),
+        Opcode::Getlk => reply.put(&files.get_lock(node, &request.take::<LkIn>()?)?),
+        Opcode::Setlk => files.set_lock(node, &request.take::<LkIn>()?)?,
+        Opcode::Forget | Opcode::BatchForget | Opcode::Interrupt | Opcode::Setlkw => {}
     }
     Ok(())
 }

@@ -2,119 +2,239 @@
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
-    sync::{Mutex, PoisonError},
+    mem,
+    sync::{Arc, Mutex, PoisonError, TryLockError},
+    thread::{self, Scope},
 };
 
-use super::{dispatch, reply::Reply, sys};
-use crate::{abi::InHeader, passthrough::Passthrough, stream::Stream};
+use rustix::io::Errno;
+
+use super::{
+    dispatch::{self, Answer},
+    relief::Relief,
+    reply::Reply,
+    statistics::Counters,
+    sys,
+};
+use crate::{
+    abi::InHeader,
+    passthrough::{Passthrough, Wait},
+    stream::Stream,
+};
 
 /// The largest data of a request, and the largest frame: with a header, and room for what comes before data.
 pub(crate) const MAX_DATA: usize = 1 << 20;
 pub(crate) const MAX_FRAME: usize = MAX_DATA + (64 << 10);
-/// How much is read at once beyond a frame that is wanted: several small ones often come together.
+/// How much is read at once where a frame begins: several small ones often come together.
 const AHEAD: usize = 16 << 10;
+/// Stack of a thread that waits for a lock and does nothing else, in bytes.
+const WAITER_STACK: usize = 128 << 10;
 
 /// A stream and who uses it.
 #[derive(Debug)]
 pub(super) struct Lane {
     stream: Stream,
+    /// What no other lane of its client is.
+    number: u64,
+    counters: Arc<Counters>,
+    /// Whoever has it leads.
     incoming: Mutex<Incoming>,
+    relief: Relief,
     /// Whoever has it writes a whole frame.
     outgoing: Mutex<()>,
 }
 
 /// What was read of the stream and belongs to no frame that was taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Incoming {
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
     /// Where the next frame begins.
     start: usize,
+    /// How far there is something.
+    end: usize,
     ended: bool,
 }
 
 impl Lane {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, incoming: Mutex::default(), outgoing: Mutex::default() }
+    pub(super) fn new(stream: Stream, number: u64, counters: Arc<Counters>) -> io::Result<Self> {
+        let (incoming, relief) = (Mutex::new(Incoming::new()), Relief::new(&stream)?);
+        Ok(Self { stream, number, counters, incoming, relief, outgoing: Mutex::default() })
     }
 
-    /// Takes frames and answers them until the stream ends.
-    pub(super) fn work(&self, files: &Passthrough) -> io::Result<()> {
+    /// Takes frames and answers them until the stream ends. What waits does so in a thread of the scope.
+    pub(super) fn work<'scope>(
+        &'scope self,
+        files: &Passthrough,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> io::Result<()> {
         // A mask for new files of this thread's own.
         sys::own_mask()?;
-        let result = self.turns(files);
-        if result.is_err() {
-            self.close();
+        let closes = CloseUnlessDone(self);
+        let result = self.turns(files, scope);
+        if result.is_ok() {
+            mem::forget(closes);
         }
         result
     }
 
-    fn turns(&self, files: &Passthrough) -> io::Result<()> {
-        let mut frame = Vec::new();
+    fn turns<'scope>(&'scope self, files: &Passthrough, scope: &'scope Scope<'scope, '_>) -> io::Result<()> {
+        // As long as it ever had to be.
+        let mut buffer = Vec::new();
         let mut reply = Reply::default();
         loop {
-            {
-                let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
-                if !incoming.take(&self.stream, &mut frame)? {
-                    return Ok(());
+            let Some(length) = self.lead(&mut buffer)? else { return Ok(()) };
+            let frame = &buffer[..length];
+            self.counters.request(frame);
+            match dispatch::answer(files, self.number, frame, &mut reply)? {
+                Answer::Frame(answer) => {
+                    self.counters.answer(frame, answer);
+                    match self.send(answer) {
+                        // The client has gone: so the others will find.
+                        Err(error)
+                            if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+                        {
+                            return Ok(());
+                        }
+                        sent => sent?,
+                    }
                 }
-            }
-            if let Some(answer) = dispatch::answer(files, &frame, &mut reply)? {
-                let _whole = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
-                (&self.stream).write_all(answer)?;
+                Answer::None => {}
+                Answer::Later(wait) => {
+                    let unique = wait.unique();
+                    if self.start(wait, scope).is_err() {
+                        self.send(reply.finish(unique, Err(Errno::NOLCK)))?;
+                    }
+                }
             }
         }
     }
 
+    /// The next frame, at the beginning of `frame`, once it is this worker's turn; `None` at the stream's end.
+    fn lead(&self, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        let mut incoming = loop {
+            match self.incoming.try_lock() {
+                Ok(incoming) => break incoming,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => self.relief.wait()?,
+            }
+        };
+        if incoming.is_empty() {
+            self.relief.rest(&self.stream)?;
+        }
+        let length = incoming.take(&self.stream, frame)?;
+        let more = length.is_none() || !incoming.is_empty();
+        // Whoever is woken finds that nobody leads.
+        drop(incoming);
+        if more {
+            self.relief.call()?
+        } else {
+            self.relief.watch(&self.stream)?
+        }
+        Ok(length)
+    }
+
+    /// Sends a reply, or what answers nothing.
+    pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let _whole = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
+        (&self.stream).write_all(frame)
+    }
+
+    /// Waits in a thread, and answers from there.
+    fn start<'scope>(&'scope self, wait: Wait, scope: &'scope Scope<'scope, '_>) -> io::Result<()> {
+        let waiter = thread::Builder::new().name("fuse-lock".into()).stack_size(WAITER_STACK);
+        let run = move || {
+            let unique = wait.unique();
+            let mut reply = Reply::default();
+            reply.begin();
+            if self.send(reply.finish(unique, wait.run())).is_err() {
+                self.close();
+            }
+        };
+        waiter.spawn_scoped(scope, run).map(drop)
+    }
+
     /// Wakes all that wait for the stream.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         if let Err(error) = self.stream.shutdown() {
             tracing::debug!(%error, "a lane stays open for its other workers");
+        }
+        if let Err(error) = self.relief.call() {
+            tracing::debug!(%error, "nobody is told that a lane closes");
         }
     }
 }
 
+/// A worker that fails or panics leaves nobody waiting for it.
+struct CloseUnlessDone<'a>(&'a Lane);
+
+impl Drop for CloseUnlessDone<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 impl Incoming {
-    /// The next whole frame; `false` at the stream's end.
-    fn take(&mut self, stream: &Stream, frame: &mut Vec<u8>) -> io::Result<bool> {
-        frame.clear();
-        if self.ended || !self.want(stream, size_of::<InHeader>())? {
-            return Ok(false);
+    fn new() -> Self {
+        Self { bytes: vec![0; AHEAD].into(), start: 0, end: 0, ended: false }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// The next whole frame, at the beginning of `frame`: its length, `None` at the stream's end. What of a large
+    /// one has not been read ahead goes where it is wanted at once.
+    fn take(&mut self, stream: &Stream, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        if self.ended || !self.want_header(stream)? {
+            return Ok(None);
         }
         let length = &self.bytes[self.start..self.start + 4];
         let length = u32::from_ne_bytes(length.try_into().map_err(io::Error::other)?) as usize;
         if !(size_of::<InHeader>()..=MAX_FRAME).contains(&length) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a request of {length} bytes")));
         }
-        if !self.want(stream, length)? {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        if frame.len() < length {
+            frame.resize(length, 0);
         }
-        frame.extend_from_slice(&self.bytes[self.start..self.start + length]);
-        self.start += length;
-        Ok(true)
+        let mut have = length.min(self.end - self.start);
+        frame[..have].copy_from_slice(&self.bytes[self.start..self.start + have]);
+        self.start += have;
+        while have < length {
+            have += match read(stream, &mut frame[have..length])? {
+                0 => {
+                    self.ended = true;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                read => read,
+            };
+        }
+        Ok(Some(length))
     }
 
-    /// Reads until there are so many bytes; `false` where the stream ends at the beginning of a frame.
-    fn want(&mut self, stream: &Stream, length: usize) -> io::Result<bool> {
-        while self.bytes.len() - self.start < length {
-            self.bytes.drain(..self.start);
-            self.start = 0;
-            let had = self.bytes.len();
-            self.bytes.resize(had + (length - had).max(AHEAD), 0);
-            let mut stream = stream;
-            let read = loop {
-                match stream.read(&mut self.bytes[had..]) {
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    // Of a client that was killed.
-                    Err(error) if error.kind() == ErrorKind::ConnectionReset => break 0,
-                    read => break read?,
-                }
-            };
-            self.bytes.truncate(had + read);
+    /// Reads until there is a header; `false` where the stream ends before it begins.
+    fn want_header(&mut self, stream: &Stream) -> io::Result<bool> {
+        while self.end - self.start < size_of::<InHeader>() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            let read = read(stream, &mut self.bytes[self.end..])?;
+            self.end += read;
             if read == 0 {
                 self.ended = true;
-                return if had == 0 { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if self.end == 0 { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
         }
         Ok(true)
+    }
+}
+
+/// What there is; 0 at the end.
+fn read(mut stream: &Stream, to: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(to) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Of a client that was killed.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(0),
+            read => return read,
+        }
     }
 }

@@ -3,24 +3,36 @@
 //! ```text
 //!  Server::serve(lane): Hello -> Welcome -> requests and replies -> end of the stream, or a violation
 //! ```
-//! A lane's workers take turns: one reads a frame, hands the stream to the next, answers. So a slow request
-//! holds up no other, and no queue grows: a lane has as many requests in work as it has workers.
+//! Of a lane's workers one leads: it reads a frame, answers it, and reads the next. Another leads as soon as
+//! something comes meanwhile. So a slow request holds up no other, a quick one wakes nobody, and no queue grows:
+//! a lane has as many requests in work as it has workers.
 
+pub mod confine;
 mod dispatch;
 mod lane;
 mod negotiate;
+mod relief;
 mod reply;
 mod request;
+mod statistics;
 mod sys;
 
-use std::{io, num::NonZero, sync::Arc, thread};
+use std::{
+    io,
+    num::NonZero,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 pub(crate) use reply::Reply;
 pub(crate) use request::Caller;
+pub use statistics::Statistics;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     hello::{Hello, HelloError, Status, Welcome},
-    passthrough::Passthrough,
+    passthrough::{Passthrough, Watching},
     stream::Stream,
 };
 
@@ -39,24 +51,55 @@ pub enum ServeError {
     Lane(#[from] io::Error),
 }
 
+/// Lets this process have as many files open as it may; how many that is, `None` where there is no limit.
+///
+/// A server has one for each file that its client knows. Beyond the limit requests fail with `EMFILE`. What
+/// uses select(2) in the same process does not stand numbers beyond 1023.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn raise_file_limit() -> io::Result<Option<u64>> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    }
+    Ok(limit.maximum)
+}
+
 /// Serves one file system to one client, which may have several lanes.
 #[derive(Debug, Clone)]
 pub struct Server {
     files: Arc<Passthrough>,
     workers: NonZero<usize>,
+    lanes: Arc<Mutex<Lanes>>,
+    counters: Arc<statistics::Counters>,
+}
+
+/// How many lanes there are, and have been.
+#[derive(Debug, Default)]
+struct Lanes {
+    open: usize,
+    last: u64,
 }
 
 impl Server {
     /// Serves this file system.
     #[must_use]
     pub fn new(files: Passthrough) -> Self {
-        Self { files: Arc::new(files), workers: WORKERS }
+        Self { files: Arc::new(files), workers: WORKERS, lanes: Arc::default(), counters: Arc::default() }
     }
 
     /// With so many workers for each lane.
     #[must_use]
     pub fn with_workers(self, workers: NonZero<usize>) -> Self {
         Self { workers, ..self }
+    }
+
+    /// What it has done since it was made, and has at the moment.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let [nodes, handles, lock_owners, lock_waits] = self.files.counts();
+        Statistics { nodes, handles, lock_owners, lock_waits, ..self.counters.statistics() }
     }
 
     /// Serves a lane from its greeting to its end.
@@ -79,20 +122,72 @@ impl Server {
     }
 
     fn answer(&self, stream: Stream) -> io::Result<()> {
-        let lane = lane::Lane::new(stream);
+        let number = {
+            let mut lanes = self.lanes();
+            lanes.open += 1;
+            lanes.last += 1;
+            lanes.last
+        };
+        let lane = lane::Lane::new(stream, number, Arc::clone(&self.counters));
+        let result = lane.and_then(|lane| self.answer_lane(&lane, number));
+        let mut lanes = self.lanes();
+        lanes.open -= 1;
+        if lanes.open == 0 {
+            // The client is gone, and so are its handles and locks.
+            self.files.reset();
+        }
+        result
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer_lane(&self, lane: &lane::Lane, number: u64) -> io::Result<()> {
+        let watching = Watching::begin(&self.files);
         thread::scope(|scope| {
+            if let Some(watching) = &watching {
+                let tell = || {
+                    if let Err(error) = watching.run(|frames| lane.send(frames)) {
+                        tracing::debug!(%error, "the client can no longer be told what changes");
+                        lane.close();
+                    }
+                };
+                thread::Builder::new().name("fuse-watch".into()).spawn_scoped(scope, tell)?;
+            }
+            let _stop = watching.as_ref().map(|watching| Stop(watching, lane));
             let mut workers = Vec::new();
+            let mut result = Ok(());
             for _ in 0..self.workers.get() {
                 let worker = thread::Builder::new().name("fuse-worker".into());
-                workers.push(worker.spawn_scoped(scope, || lane.work(&self.files))?);
+                match worker.spawn_scoped(scope, || lane.work(&self.files, scope)) {
+                    Ok(worker) => workers.push(worker),
+                    Err(error) => {
+                        lane.close();
+                        result = Err(error);
+                        break;
+                    }
+                }
             }
-            let mut result = Ok(());
             for worker in workers {
                 let ended = worker.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
                 result = result.and(ended);
             }
+            // Nobody takes a request any more, so that no wait begins after this.
+            self.files.end_lane(number);
             result
         })
+    }
+}
+
+/// However the workers end, the thread that watches does, too.
+struct Stop<'a>(&'a Watching<'a>, &'a lane::Lane);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        // It may be waiting for the client to take what it is told.
+        self.1.close();
+        self.0.stop();
     }
 }
 

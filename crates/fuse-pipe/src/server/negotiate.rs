@@ -16,6 +16,8 @@ const PAGE: usize = 4096;
 
 /// Wanted of every client, where it has it.
 const WANTED: u64 = init::ASYNC_READ
+    | init::POSIX_LOCKS
+    | init::FLOCK_LOCKS
     | init::ATOMIC_O_TRUNC
     | init::BIG_WRITES
     | init::DONT_MASK
@@ -50,7 +52,12 @@ pub(super) fn negotiate(files: &Passthrough, asked: &InitIn) -> Result<InitOut, 
         Cache::Always => init::CACHE_SYMLINKS,
         Cache::Exclusive => init::CACHE_SYMLINKS | init::WRITEBACK_CACHE,
     };
-    let flags = has & (WANTED | by_cache);
+    let mut flags = has & (WANTED | by_cache);
+    let without = init::NO_OPEN_SUPPORT | init::NO_OPENDIR_SUPPORT;
+    if files.agree_on_opening(has & without == without) {
+        // Nobody would say when a lock goes, and an opening that shortens would be none.
+        flags = (flags & !(init::ATOMIC_O_TRUNC | init::POSIX_LOCKS | init::FLOCK_LOCKS)) | without;
+    }
     let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
     out.flags = half(flags);
     out.flags2 = half(flags >> 32);
@@ -67,12 +74,12 @@ pub(super) fn negotiate(files: &Passthrough, asked: &InitIn) -> Result<InitOut, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::passthrough::Access;
+    use crate::passthrough::Options;
 
     #[test]
     fn only_what_the_client_has_is_agreed_on() {
         let directory = tempfile::tempdir().unwrap();
-        let files = Passthrough::new(directory.path(), Cache::Auto, Access::ReadWrite).unwrap();
+        let files = Passthrough::new(directory.path(), Options::default()).unwrap();
         let asked = InitIn { major: 7, minor: 38, flags: u32::MAX, flags2: u32::MAX, ..InitIn::default() };
         let out = negotiate(&files, &asked).unwrap();
         assert_eq!(out.flags & u32::try_from(init::WRITEBACK_CACHE).unwrap(), 0, "the host writes, too");

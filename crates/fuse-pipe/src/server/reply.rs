@@ -11,24 +11,38 @@ const HEADER: usize = size_of::<OutHeader>();
 /// What goes back for one request.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
+    /// As long as it ever had to be: to empty it for each reply would cost as much as to fill it.
     bytes: Vec<u8>,
+    /// How much of it this reply has.
+    length: usize,
 }
 
 impl Reply {
     /// Empties it for the next request.
     pub(crate) fn begin(&mut self) {
-        self.bytes.clear();
-        self.bytes.resize(HEADER, 0);
+        self.length = 0;
+        self.room(HEADER);
+        self.length = HEADER;
+    }
+
+    /// Room for so many bytes more, which may have any content.
+    fn room(&mut self, length: usize) -> &mut [u8] {
+        let end = self.length + length;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        &mut self.bytes[self.length..end]
     }
 
     /// Adds a structure.
     pub(crate) fn put(&mut self, value: &(impl IntoBytes + Immutable)) {
-        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes(value.as_bytes());
     }
 
     /// Adds bytes.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.room(bytes.len()).copy_from_slice(bytes);
+        self.length += bytes.len();
     }
 
     /// Lets `fill` write up to so many bytes and say how many they are.
@@ -37,21 +51,19 @@ impl Reply {
         most: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
     ) -> Result<(), Errno> {
-        let start = self.bytes.len();
-        self.bytes.resize(start + most, 0);
-        let filled = fill(&mut self.bytes[start..])?;
-        self.bytes.truncate(start + filled.min(most));
+        let filled = fill(self.room(most))?;
+        self.length += filled.min(most);
         Ok(())
     }
 
     /// How many bytes of body there are.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - HEADER
+        self.length - HEADER
     }
 
     /// Takes back what is behind so many bytes of body.
     pub(crate) fn cut(&mut self, length: usize) {
-        self.bytes.truncate(HEADER + length);
+        self.length = self.length.min(HEADER + length);
     }
 
     /// The whole frame: of an error it has no body.
@@ -60,10 +72,10 @@ impl Reply {
             self.cut(0);
         }
         let error = result.err().map_or(0, |errno| -errno.raw_os_error());
-        let len = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        let len = u32::try_from(self.length).unwrap_or(u32::MAX);
         let header = OutHeader { len, error, unique };
         self.bytes[..HEADER].copy_from_slice(header.as_bytes());
-        &self.bytes
+        &self.bytes[..self.length]
     }
 }
 

@@ -5,7 +5,10 @@ use std::ffi::CStr;
 use rustix::io::Errno;
 use zerocopy::FromBytes;
 
-use crate::abi::{EXT_GROUPS, ExtHeader, InHeader, Opcode};
+use crate::{
+    abi::{EXT_GROUPS, ExtHeader, InHeader, Opcode},
+    passthrough::{GuestGid, GuestUid},
+};
 
 /// Longest name of a directory's entry, in bytes.
 const MAX_NAME: usize = 255;
@@ -13,10 +16,10 @@ const MAX_NAME: usize = 255;
 /// Who asks, in the client's numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    pub(crate) uid: GuestUid,
+    pub(crate) gid: GuestGid,
     /// The supplementary group that a new file's parent has, where the caller is in it.
-    pub(crate) group: Option<u32>,
+    pub(crate) group: Option<GuestGid>,
 }
 
 /// A request's bytes and how much of them was taken.
@@ -42,7 +45,11 @@ impl<'a> Request<'a> {
         let extensions = usize::from(header.total_extlen) * 8;
         let at = body.len().checked_sub(extensions).ok_or(Errno::PROTO)?;
         let (body, extensions) = body.split_at(at);
-        let caller = Caller { uid: header.uid, gid: header.gid, group: group(extensions) };
+        let caller = Caller {
+            uid: GuestUid(header.uid),
+            gid: GuestGid(header.gid),
+            group: group(extensions).map(GuestGid),
+        };
         let (opcode, unique) = (Opcode::of(header.opcode), header.unique);
         Ok(Self { opcode, unique, node: header.nodeid, caller, body })
     }
@@ -157,8 +164,8 @@ mod tests {
             let frame = frame(&body, u16::try_from(extensions.len() / 2).unwrap());
             Request::parse(&frame).unwrap().caller.group
         };
-        assert_eq!(of(&group), Some(1000));
-        assert_eq!(of(&[&[8, 5], &group[..]].concat()), Some(1000));
+        assert_eq!(of(&group), Some(GuestGid(1000)));
+        assert_eq!(of(&[&[8, 5], &group[..]].concat()), Some(GuestGid(1000)));
         assert_eq!(of(&[]), None);
         for bad in [[16, EXT_GROUPS, 0, 1000], [99, EXT_GROUPS, 1, 1], [0, 5, 1, 1], [4, EXT_GROUPS, 1, 1]] {
             assert_eq!(of(&bad), None, "{bad:?}");

@@ -15,6 +15,8 @@ use fuse_pipe::{
     stream::Stream,
 };
 
+pub(crate) mod sys;
+
 pub(crate) const CONTENT: &[u8] = b"how do you do\n";
 
 pub(crate) const LOOKUP: u32 = 1;
@@ -48,6 +50,16 @@ pub(crate) fn directory_of_root() -> Option<tempfile::TempDir> {
 
 pub(crate) fn is_mounted(path: &Path) -> bool {
     fs::read_to_string("/proc/self/mountinfo").unwrap().contains(path.to_str().unwrap())
+}
+
+/// Waits for what another process is about to do.
+pub(crate) fn wait_for<T>(mut reached: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(found) = reached() {
+            return found;
+        }
+        thread::yield_now();
+    }
 }
 
 pub(crate) struct Request {

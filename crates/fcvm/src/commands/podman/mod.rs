@@ -4,6 +4,7 @@ mod attach;
 mod detach;
 mod id_files;
 mod machine;
+mod network;
 mod run;
 
 use std::process::ExitCode;

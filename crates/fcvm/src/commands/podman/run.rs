@@ -5,7 +5,7 @@ use std::{error::Error as _, path::Path, process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use fcvm_proto::{Container, Job};
 
-use super::{id_files::IdFiles, machine};
+use super::{id_files::IdFiles, machine, network};
 use crate::{
     cli::{
         health::Health,
@@ -18,6 +18,7 @@ use crate::{
         self, ImageError, Store, StoredImage,
         disk::{DiskBuilder, HostBuilder, WithFallback},
     },
+    network::{Behind, Mode, can_make_taps},
     output::{Printer, USUAL_SIZE, sanitize, terminal_size},
     process::SignalNumber,
     setup::{self, Assets, Overrides, Rebuild},
@@ -27,6 +28,7 @@ use crate::{
         self, GuestBuilder, Input, Output, Plan, Starter, Timings, VmError,
         log::{Show, Source},
     },
+    volume::{Mounts, VolumeError, VolumeStore},
 };
 
 /// How much is told of why a container did not start, in bytes.
@@ -43,9 +45,13 @@ pub(super) fn run(
         printer.warn("standard input is no terminal: the container's terminal takes it as it comes");
     }
     IdFiles::check(&arguments)?;
-    let container = container(&arguments)?;
+    let Mounts { maps, records, volumes, mounts, filled } = mounts(&arguments, data)?;
+    let container = Container { volumes, mounts, filled_volumes: filled, ..container(&arguments)? };
     let machine = machine::options(&arguments.machine)?;
+    let network = network::request(&arguments.network)?;
     let selection = choose(&arguments, &machine, data, printer)?;
+    let sockets = selection.hypervisor.capabilities().stream_network;
+    let network = network.fitted(Behind { taps: can_make_taps(), sockets })?;
     let overrides = Overrides::from(arguments.sources.clone());
     let assets = if arguments.setup {
         setup::ensure(data, &overrides, Rebuild::Missing, printer)?
@@ -68,7 +74,10 @@ pub(super) fn run(
         },
         labels: container.labels.iter().cloned().collect(),
         restart_policy: arguments.restart,
+        mounts: records,
     })?;
+    let routes = network::host_routes(&network)?;
+    claim.allocate(&network, &[], &routes)?;
     let id_files = IdFiles::write(&arguments, claim.state().id.as_str())?;
     crate::failpoint::reach("id-files-written");
     timings.mark("setup");
@@ -88,13 +97,18 @@ pub(super) fn run(
     let _in_use = image.hold().with_context(|| format!("failed to lock image `{}`", arguments.image))?;
     crate::failpoint::reach("image-held");
     claim.update(|state| state.image_digest = Some(image.digest))?;
+    if network.publish_all {
+        claim.allocate(&network, &network::exposed(&image), &routes)?;
+    }
     timings.mark("image");
     crate::failpoint::reach("image-recorded");
     let hostname = match &arguments.hostname {
         Some(hostname) => hostname.0.clone(),
         None => claim.state().id.short().to_owned(),
     };
-    let plan = plan(&arguments, starter, assets, &image, container, machine, hostname);
+    let container = with_proxies(&arguments, container, &image);
+    let asked = Asked { container, machine, network };
+    let plan = Plan { maps, ..plan(&arguments, starter, assets, &image, asked, hostname) };
     let ended = commands::block_on(vm::run(&*selection.hypervisor, &plan, &mut claim, &mut timings))?;
     if claim.state().started.is_some() {
         id_files.keep();
@@ -181,6 +195,12 @@ fn has_command(arguments: &Run, image: &StoredImage) -> bool {
     entrypoint || !arguments.command.is_empty()
 }
 
+fn mounts(arguments: &Run, data: &DataDir) -> Result<Mounts, VolumeError> {
+    let volumes = arguments.volume.iter().map(|spec| &spec.0);
+    let all = volumes.chain(arguments.mount.iter().map(|spec| &spec.0));
+    Mounts::find(all, &VolumeStore::open(data))
+}
+
 fn container(arguments: &Run) -> anyhow::Result<Container> {
     let pair = |text: &String| match text.split_once('=') {
         Some((name, value)) => (name.to_owned(), value.to_owned()),
@@ -202,7 +222,25 @@ fn container(arguments: &Run) -> anyhow::Result<Container> {
         ulimits: arguments.ulimit.clone(),
         interactive: arguments.interactive,
         terminal: arguments.tty.then(|| terminal_size().unwrap_or(USUAL_SIZE)),
+        ..Container::default()
     })
+}
+
+/// What was asked for, beside what is taken as it was given.
+struct Asked {
+    container: Container,
+    machine: MachineOptions,
+    network: crate::network::Request,
+}
+
+/// The host's proxies, which mean nothing without a network.
+fn with_proxies(arguments: &Run, mut container: Container, image: &StoredImage) -> Container {
+    if arguments.network.http_proxy && arguments.network.network != Some(Mode::None) {
+        let of_image = &image.config.config.env;
+        let proxies = environment::proxies(&environment::host(), &container.env, of_image);
+        container.env.extend(proxies);
+    }
+    container
 }
 
 fn plan(
@@ -210,10 +248,10 @@ fn plan(
     starter: Starter,
     assets: Assets,
     image: &StoredImage,
-    container: Container,
-    machine: MachineOptions,
+    asked: Asked,
     hostname: String,
 ) -> Plan {
+    let Asked { container, machine, network } = asked;
     let background = matches!(starter, Starter::Parent(_));
     let limits = machine::disk_limits(&arguments.machine);
     Plan {
@@ -229,6 +267,7 @@ fn plan(
         cpus: arguments.cpus,
         memory_mib: arguments.memory.0,
         machine,
+        network,
         scratch_limits: limits,
         kernel_arguments: (!arguments.kernel_args.is_empty()).then(|| arguments.kernel_args.join(" ")),
         // In the background nobody has input for it: it has one that does not end.
@@ -242,6 +281,7 @@ fn plan(
             .filter(|seconds| *seconds > 0)
             .map(|seconds| Duration::from_secs(seconds.into())),
         health: health(&arguments.health, image),
+        maps: Vec::new(),
         stop_signal: image.config.config.stop_signal.parse().unwrap_or(SignalNumber::TERM),
         starter,
         detach_keys: arguments.detach_keys.clone(),

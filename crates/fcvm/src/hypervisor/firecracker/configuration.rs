@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
-use fcvm_proto::Interface;
+use fcvm_proto::{Address, Interface, Route};
 use serde_json::Value;
 
 use super::{
@@ -13,14 +13,15 @@ use super::{
     places::Places,
     vsock,
 };
-use crate::hypervisor::{Access, CpuTemplate, Disk, DiskLimits, MachineConfig, Pages};
+use crate::hypervisor::{Access, CpuTemplate, Disk, DiskLimits, MachineConfig, Pages, nic};
 
 /// The guest's address on vsock: the first that is free, as each machine has a vsock of its own.
 const GUEST_CID: u32 = 3;
 /// Seconds between what the guest tells of its memory. Firecracker complains of one that is slower,
 /// as an emulated kernel at work is.
 const STATISTICS: u16 = 1;
-/// Of the guest's network interface: of those that nobody assigns, the same in every machine.
+/// Of the guest's interface in a network of the metadata service alone: of those that nobody assigns, the
+/// same in every machine.
 const MAC: [u8; 6] = [0x02, 0xfc, 0, 0, 0, 1];
 /// Where clouds have their metadata services.
 const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -38,6 +39,7 @@ pub(super) struct Configuration {
     boot: BootSource,
     drives: Vec<Drive>,
     balloon: Option<Balloon>,
+    network: Option<NetworkInterface>,
     metadata: Option<Metadata>,
     vsock: Vsock,
     entropy: Entropy,
@@ -53,6 +55,7 @@ impl Configuration {
             ..BootSource::new(&places.kernel)
         };
         let disks = machine.disks.iter().zip(&places.disks).enumerate();
+        let interface = interface(machine, places);
         Self {
             processors: Processors {
                 huge_pages: match machine.options.pages {
@@ -65,7 +68,8 @@ impl Configuration {
             boot,
             drives: disks.map(|(index, (disk, place))| drive(index, disk, place)).collect(),
             balloon: machine.options.balloon_mib.map(|mib| balloon(mib, slowness)),
-            metadata: places.tap.zip(machine.metadata.as_ref()).map(|(tap, data)| Metadata::of(tap, data)),
+            network: interface.as_ref().zip(places.tap.as_ref()).map(|(it, tap)| network(it, tap)),
+            metadata: interface.and(machine.metadata.as_ref()).map(Metadata::of),
             vsock: Vsock { guest_cid: GUEST_CID, uds_path: places.run.join(vsock::SOCKET) },
             entropy: Entropy::default(),
         }
@@ -89,8 +93,10 @@ impl Configuration {
         if let Some(balloon) = &self.balloon {
             client.put_balloon(balloon).await?;
         }
+        if let Some(interface) = &self.network {
+            client.put_network_interface(interface).await?;
+        }
         if let Some(metadata) = &self.metadata {
-            client.put_network_interface(&metadata.interface).await?;
             client.put_mmds_config(&metadata.service).await?;
             client.put_mmds(&metadata.data).await?;
         }
@@ -115,31 +121,49 @@ fn drive(index: usize, disk: &Disk, place: &Path) -> Drive {
     }
 }
 
-/// What a guest can ask about itself, and where.
+/// What a guest can ask about itself, at its one interface.
 #[derive(Debug)]
 struct Metadata {
-    interface: NetworkInterface,
     service: MmdsConfig,
     data: Value,
 }
 
 impl Metadata {
-    fn of(tap: &str, data: &Value) -> Self {
-        let id: DeviceId = "eth0".parse().expect("letters and digits make an id");
-        let mac = MAC.map(|byte| format!("{byte:02x}")).join(":");
-        Self {
-            interface: NetworkInterface { guest_mac: Some(mac), ..NetworkInterface::new(id.clone(), tap) },
-            service: MmdsConfig { ipv4_address: Some(METADATA_ADDRESS), ..MmdsConfig::new(vec![id]) },
-            data: data.clone(),
-        }
+    fn of(data: &Value) -> Self {
+        let service = MmdsConfig { ipv4_address: Some(METADATA_ADDRESS), ..MmdsConfig::new(vec![eth0()]) };
+        Self { service, data: data.clone() }
     }
 }
 
-/// The interface as the guest has to set it up, where it has one: the network is that of the metadata
-/// service, and nothing else is in it.
-pub(super) fn interfaces(machine: &MachineConfig, places: &Places) -> Vec<Interface> {
-    let interface = Interface { mac: MAC, address: GUEST_ADDRESS, prefix: PREFIX };
-    if places.tap.is_some() && machine.metadata.is_some() { vec![interface] } else { Vec::new() }
+fn eth0() -> DeviceId {
+    "eth0".parse().expect("letters and digits make an id")
+}
+
+fn network(interface: &Interface, tap: &str) -> NetworkInterface {
+    NetworkInterface {
+        guest_mac: Some(nic::mac(interface.mac)),
+        mtu: interface.mtu.and_then(|mtu| mtu.try_into().ok()),
+        ..NetworkInterface::new(eth0(), tap)
+    }
+}
+
+/// The interface as the guest has to set it up, where it has one. Firecracker answers for the metadata
+/// service on it, before anything reaches the tap. Without a network there is one for that alone.
+pub(super) fn interface(machine: &MachineConfig, places: &Places) -> Option<Interface> {
+    places.tap.as_ref()?;
+    match (&machine.network, &machine.metadata) {
+        (Some(nic), None) => Some(nic.interface.clone()),
+        (Some(nic), Some(_)) => {
+            let mut interface = nic.interface.clone();
+            interface.routes.push(Route { destination: METADATA_ADDRESS.into(), prefix: 32, gateway: None });
+            Some(interface)
+        }
+        (None, Some(_)) => {
+            let addresses = vec![Address { address: GUEST_ADDRESS.into(), prefix: PREFIX }];
+            Some(Interface { mac: MAC, mtu: None, addresses, routes: Vec::new() })
+        }
+        (None, None) => None,
+    }
 }
 
 /// A guest that runs out of memory takes back what it gave, before it kills anything.
@@ -163,7 +187,7 @@ mod tests {
     use serde_json::{json, to_value};
 
     use super::*;
-    use crate::hypervisor::{MachineOptions, test_machine};
+    use crate::hypervisor::{MachineOptions, nic::test_nic, test_machine};
 
     fn configuration(machine: &MachineConfig, slowness: u16) -> Configuration {
         Configuration::of(machine, "quiet".into(), &Places::inside(machine), slowness)
@@ -200,6 +224,52 @@ mod tests {
         assert_eq!(configuration.balloon, None);
         assert_eq!(configuration.cpu_template, None);
         assert_eq!(configuration.drives[0].rate_limiter, None);
+    }
+
+    /// As in the sandbox of a host that has taps.
+    fn tapped(machine: &MachineConfig) -> (Configuration, Option<Interface>) {
+        let mut places = Places::inside(machine);
+        places.tap.get_or_insert("tap0".into());
+        (Configuration::of(machine, "quiet".into(), &places, 1), interface(machine, &places))
+    }
+
+    #[test]
+    fn metadata_alone_has_a_network_of_its_own() {
+        let machine = MachineConfig { metadata: Some(json!({ "name": "a" })), ..test_machine() };
+        let (told, interface) = tapped(&machine);
+        let body = json!({ "iface_id": "eth0", "host_dev_name": "tap0", "guest_mac": "02:fc:00:00:00:01" });
+        assert_eq!(to_value(told.network).unwrap(), body);
+        assert_eq!(told.metadata.unwrap().data, json!({ "name": "a" }));
+        let interface = interface.unwrap();
+        assert_eq!((interface.mac, interface.addresses[0].prefix, interface.routes), (MAC, 30, Vec::new()));
+        // Where there can be no tap.
+        assert!(
+            configuration(&machine, 1).network.is_none() && configuration(&machine, 1).metadata.is_none()
+        );
+        assert_eq!(tapped(&test_machine()).1, None);
+    }
+
+    #[test]
+    fn metadata_is_served_on_the_machines_own_network() {
+        let machine = MachineConfig { network: Some(test_nic()), ..test_machine() };
+        let (told, interface) = tapped(&machine);
+        let mut expected = test_nic().interface;
+        assert_eq!((interface.as_ref(), told.metadata.is_none()), (Some(&expected), true));
+        let body = json!({
+            "iface_id": "eth0",
+            "host_dev_name": "tap0",
+            "guest_mac": "02:00:00:00:00:0a",
+            "mtu": 1400,
+        });
+        assert_eq!(to_value(&told.network).unwrap(), body);
+        let (with_metadata, interface) = tapped(&MachineConfig { metadata: Some(json!({})), ..machine });
+        assert_eq!(with_metadata.network, told.network);
+        let service = json!({ "network_interfaces": ["eth0"], "ipv4_address": "169.254.169.254" });
+        let said = to_value(with_metadata.metadata.unwrap().service).unwrap();
+        assert_eq!(said["network_interfaces"], service["network_interfaces"]);
+        assert_eq!(said["ipv4_address"], service["ipv4_address"]);
+        expected.routes.push(Route { destination: METADATA_ADDRESS.into(), prefix: 32, gateway: None });
+        assert_eq!(interface, Some(expected));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Jailer {
         let mut places = Places::inside(machine);
         let mut view = View::below(&base, &prefix).map_err(failed)?;
         places.show(machine, &mut view).map_err(|(path, source)| HypervisorError::Show { path, source })?;
-        places.connect(&mut view, uid);
+        places.connect(&mut view, uid).map_err(failed)?;
         let mut command = Command::new(&self.program);
         command
             .args(["--id", &machine.id])
@@ -105,7 +105,7 @@ impl Jailer {
             command.args(["--cgroup", &format!("{file}={value}")]);
         }
         command.arg("--").args(process::arguments(&places));
-        process::spawn(command, Some(Sandbox::prepared(view)), places, messages)
+        process::spawn(command, machine, Some(Sandbox::prepared(view)), places, messages)
     }
 }
 

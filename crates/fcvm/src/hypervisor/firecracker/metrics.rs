@@ -39,18 +39,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Line {
-    net: Net,
     block: Block,
-}
-
-/// Of all network interfaces.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Net {
-    rx_bytes_count: u64,
-    tx_bytes_count: u64,
-    rx_rate_limiter_throttled: u64,
-    tx_rate_limiter_throttled: u64,
 }
 
 /// Of all disks.
@@ -62,16 +51,7 @@ struct Block {
 
 impl Traffic {
     fn add(&mut self, line: &Line) {
-        let Line { net, block } = line;
-        let throttled = net.rx_rate_limiter_throttled.saturating_add(net.tx_rate_limiter_throttled);
-        for (sum, more) in [
-            (&mut self.network_received, net.rx_bytes_count),
-            (&mut self.network_sent, net.tx_bytes_count),
-            (&mut self.network_throttled, throttled),
-            (&mut self.disk_throttled, block.rate_limiter_throttled_events),
-        ] {
-            *sum = sum.saturating_add(more);
-        }
+        self.disk_throttled = self.disk_throttled.saturating_add(line.block.rate_limiter_throttled_events);
     }
 }
 
@@ -169,11 +149,10 @@ mod tests {
     async fn lines_are_added_up_and_what_is_no_line_is_left_out() {
         let directory = tempfile::tempdir().unwrap();
         let sums = directory.path().join(SUMS);
-        let line = r#"{"utc_timestamp_ms":1,"net":{"rx_bytes_count":5,"tx_rate_limiter_throttled":1},"block":{"rate_limiter_throttled_events":2},"new":{}}"#;
+        let line = r#"{"utc_timestamp_ms":1,"net":{"rx_bytes_count":5},"block":{"rate_limiter_throttled_events":2},"new":{}}"#;
         let text = format!("{line}\n{{\"net\":{{\"rx_by\n{line}\n{{}}\n");
         collect(text.as_bytes(), &sums).await.unwrap();
-        let expected =
-            Traffic { network_received: 10, network_sent: 0, network_throttled: 2, disk_throttled: 4 };
+        let expected = Traffic { disk_throttled: 4 };
         assert_eq!(traffic(directory.path()).await, Some(expected), "also where nobody flushes");
     }
 

@@ -26,6 +26,7 @@ use std::{
     process::ExitStatus,
 };
 
+use fcvm_proto::transport::{VSOCK_PORT, VSOCK_STREAMS_PORT};
 use tokio::{net::UnixStream, sync::watch};
 
 pub(super) use guest_memory::guest_memory;
@@ -41,7 +42,7 @@ use self::{
 };
 use super::{
     Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, MachineOptions,
-    Virtualization, check_socket, virtualization,
+    NicBackend, Virtualization, check_socket, virtualization,
 };
 use crate::{setup::preflight::find_program, storage::DataDir};
 
@@ -112,6 +113,7 @@ impl Hypervisor for Firecracker {
             huge_pages: true,
             cpu_templates: true,
             jailer: true,
+            stream_network: false,
         }
     }
 
@@ -122,6 +124,9 @@ impl Hypervisor for Firecracker {
     }
 
     fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError> {
+        if let Some(NicBackend::Stream(_)) = machine.network.as_ref().map(|nic| &nic.backend) {
+            return Err(HypervisorError::NeedsTap);
+        }
         places::make(&machine.runtime_dir)
             .map_err(|source| HypervisorError::Start { program: self.program.clone(), source })?;
         let directory = machine.runtime_dir.join(places::RUN);
@@ -142,7 +147,7 @@ impl Hypervisor for Firecracker {
         let ready = ready::Socket::expect(&api).map_err(failed(&api))?;
         let process::Process { process, console, messages, places } = process::start(&self.program, machine)?;
         let configuration = Configuration::of(machine, parameters, &places, self.slowness());
-        let interfaces = configuration::interfaces(machine, &places);
+        let interfaces = configuration::interface(machine, &places).into_iter().collect();
         let counters = places.run.join(metrics::FIFO);
         let link = Connecting::new(async move {
             ready.appeared().await.map_err(failed(&api))?;
@@ -163,8 +168,18 @@ impl Hypervisor for Firecracker {
     fn reconnect(&self, runtime_dir: &Path) -> Connecting {
         let device = runtime_dir.join(places::RUN).join(vsock::SOCKET);
         Connecting::new(async move {
-            vsock::connect(&device).await.map_err(|source| HypervisorError::Link { path: device, source })
+            vsock::connect(&device, VSOCK_PORT)
+                .await
+                .map_err(|source| HypervisorError::Link { path: device, source })
         })
+    }
+
+    fn stream(&self, runtime_dir: &Path) -> Option<Connecting> {
+        let device = runtime_dir.join(places::RUN).join(vsock::SOCKET);
+        Some(Connecting::new(async move {
+            let stream = vsock::connect(&device, VSOCK_STREAMS_PORT).await;
+            stream.map_err(|source| HypervisorError::Link { path: device, source })
+        }))
     }
 
     fn death(&self, status: ExitStatus, messages: &str) -> Death {
@@ -177,7 +192,7 @@ async fn connect(doorbell: Doorbell, device: PathBuf) -> Result<UnixStream, Hype
     let connected = async {
         doorbell.rung().await?;
         tracing::debug!(target: "firecracker", "the agent knocks");
-        vsock::connect(&device).await
+        vsock::connect(&device, VSOCK_PORT).await
     };
     connected.await.map_err(|source| HypervisorError::Link { path: device.clone(), source })
 }

@@ -15,9 +15,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::process::geteuid;
+
 use crate::{
     elf::is_dynamic,
-    hypervisor::{Access, MachineConfig},
+    hypervisor::{Access, MachineConfig, NicBackend},
     process::sandbox::{self, View},
 };
 
@@ -40,7 +42,7 @@ pub(super) struct Places {
     /// Of sockets and log.
     pub(super) run: PathBuf,
     /// What is behind the guest's network interface, if it can have one.
-    pub(super) tap: Option<&'static str>,
+    pub(super) tap: Option<String>,
 }
 
 impl Places {
@@ -52,7 +54,7 @@ impl Places {
             disks: machine.disks.iter().map(|disk| disk.path.clone()).collect(),
             // Relative, as a socket's path has to be short.
             run: PathBuf::new(),
-            tap: None,
+            tap: tap_of(machine),
         }
     }
 
@@ -63,17 +65,23 @@ impl Places {
             initrd: "/initrd".into(),
             disks: machine.disks.iter().map(|disk| Path::new("/disks").join(&disk.serial)).collect(),
             run: "/run".into(),
-            tap: None,
+            tap: tap_of(machine),
         }
     }
 
-    /// Has a tap for the guest's network interface, which belongs to this user.
-    pub(super) fn connect(&mut self, view: &mut View, owner: u32) {
-        if view.with_tap(owner) {
-            self.tap = Some(sandbox::TAP);
-        } else {
-            tracing::warn!("`/dev/net/tun` cannot be opened: the guest has no metadata service");
+    /// Has a tap for the guest's network interface, which belongs to this user: the machine's, or one of the
+    /// sandbox's own with nothing behind it.
+    ///
+    /// # Errors
+    /// Where the machine's tap has a name that none can have.
+    pub(super) fn connect(&mut self, view: &mut View, owner: u32) -> io::Result<()> {
+        match &self.tap {
+            Some(_) if owner == geteuid().as_raw() => {}
+            Some(tap) => view.give_tap(tap, owner)?,
+            None if view.with_tap(owner) => self.tap = Some(sandbox::TAP.into()),
+            None => tracing::warn!("`/dev/net/tun` cannot be opened: the guest has no metadata service"),
         }
+        Ok(())
     }
 
     /// Shows all of them under these names.
@@ -94,6 +102,13 @@ impl Places {
             show(&disk.path, place, access)?;
         }
         show(&machine.runtime_dir.join(RUN), &self.run, sandbox::Access::Write)
+    }
+}
+
+fn tap_of(machine: &MachineConfig) -> Option<String> {
+    match &machine.network.as_ref()?.backend {
+        NicBackend::Tap { name, .. } => Some(name.clone()),
+        NicBackend::Stream(_) => None,
     }
 }
 

@@ -30,7 +30,7 @@ use super::{
     places::{self, Places, RUN},
 };
 use crate::{
-    hypervisor::{Death, HypervisorError, MachineConfig, Stop, VmmProcess},
+    hypervisor::{Death, HypervisorError, MachineConfig, Nic, Stop, VmmProcess},
     process::{
         die_with_parent,
         sandbox::{Confined, Sandbox, SandboxError, View},
@@ -86,10 +86,10 @@ fn sandboxed(program: &Path, machine: &MachineConfig, messages: &Fifo) -> Result
     places::show_program(program, &mut view).map_err(shown)?;
     places.show(machine, &mut view).map_err(shown)?;
     view.start_in(&places.run).map_err(failed)?;
-    places.connect(&mut view, geteuid().as_raw());
+    places.connect(&mut view, geteuid().as_raw()).map_err(failed)?;
     let mut command = Command::new(places::PROGRAM);
     command.args(["--id", &id(&machine.name)]).args(arguments(&places));
-    spawn(command, Some(Sandbox::entered(view)), places, messages)
+    spawn(command, machine, Some(Sandbox::entered(view)), places, messages)
 }
 
 fn bare(program: &Path, machine: &MachineConfig, messages: &Fifo) -> Result<Process, HypervisorError> {
@@ -97,7 +97,7 @@ fn bare(program: &Path, machine: &MachineConfig, messages: &Fifo) -> Result<Proc
     let mut command = Command::new(program);
     command.args(["--id", &id(&machine.name)]).args(arguments(&places));
     command.current_dir(machine.runtime_dir.join(RUN));
-    spawn(command, None, places, messages)
+    spawn(command, machine, None, places, messages)
 }
 
 /// What it is told on its command line, wherever it runs.
@@ -106,9 +106,10 @@ pub(super) fn arguments(places: &Places) -> [OsString; 6] {
     ["--api-sock".into(), api.into(), "--log-path".into(), messages.into(), "--level".into(), "Error".into()]
 }
 
-/// Starts a command that is, or becomes, Firecracker.
+/// Starts a command that is, or becomes, Firecracker, in the namespaces of the machine's network.
 pub(super) fn spawn(
     mut command: Command,
+    machine: &MachineConfig,
     sandbox: Option<Sandbox>,
     places: Places,
     messages: &Fifo,
@@ -126,7 +127,18 @@ pub(super) fn spawn(
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     die_with_parent(&mut command, Signal::KILL);
     tracing::debug!(target: "firecracker", ?command, ?sandbox, "starting");
-    let confined = sandbox.map(|sandbox| sandbox.confine(&mut command)).transpose().map_err(failed)?;
+    let namespaces = machine.network.as_ref().and_then(Nic::namespaces).cloned();
+    let confined = match (sandbox, namespaces) {
+        (Some(sandbox), namespaces) => {
+            Some(sandbox.within(namespaces).confine(&mut command).map_err(failed)?)
+        }
+        (None, namespaces) => {
+            if let Some(namespaces) = namespaces {
+                namespaces.join(&mut command);
+            }
+            None
+        }
+    };
     let child = tokio::process::Command::from(command).kill_on_drop(true).spawn();
     let process = match (child, confined) {
         (Ok(child), None) => VmmProcess::new(child),

@@ -85,15 +85,15 @@ pub(super) fn forget(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Connects to the agent; tries again while nobody listens in the guest. To be given up by the caller,
+/// Connects to a port of the agent; tries again while nobody listens in the guest. To be given up by the caller,
 /// as when the machine ends.
 ///
 /// # Errors
 /// Where the device's socket cannot be connected to, or what is behind it is no Firecracker.
-pub(super) async fn connect(device: &Path) -> io::Result<UnixStream> {
+pub(super) async fn connect(device: &Path, port: u32) -> io::Result<UnixStream> {
     let mut pause = FIRST_PAUSE;
     loop {
-        match attempt(device).await {
+        match attempt(device, port).await {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 tracing::trace!(target: "firecracker", "nobody listens in the guest");
                 sleep(pause).await;
@@ -104,10 +104,10 @@ pub(super) async fn connect(device: &Path) -> io::Result<UnixStream> {
     }
 }
 
-async fn attempt(device: &Path) -> io::Result<UnixStream> {
+async fn attempt(device: &Path, port: u32) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(device).await?;
     // In one write: Firecracker reads the command once.
-    stream.write_all(format!("CONNECT {VSOCK_PORT}\n").as_bytes()).await?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
     let mut answer = Vec::with_capacity(LONGEST_ANSWER);
     // What comes behind the line is the guest's.
     while answer.last() != Some(&b'\n') && answer.len() < LONGEST_ANSWER {
@@ -149,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn it_tries_again_until_the_agent_listens() {
         let (_directory, path) = device(&[b"", b"", b"OK 1073741824\nearly"]);
-        let mut stream = connect(&path).await.unwrap();
+        let mut stream = connect(&path, VSOCK_PORT).await.unwrap();
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "early", "nothing of the guest's is lost");
@@ -160,9 +160,9 @@ mod tests {
         for answer in [b"HTTP/1.1 400\n".as_slice(), b"OK 11111111111111111111111111111\n"] {
             let answers: &'static [&'static [u8]] = Box::leak(Box::new([answer]));
             let (_directory, path) = device(answers);
-            assert_eq!(connect(&path).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(connect(&path, VSOCK_PORT).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
         }
-        let missing = connect(Path::new("/nonexistent/vsock.sock")).await.unwrap_err();
+        let missing = connect(Path::new("/nonexistent/vsock.sock"), VSOCK_PORT).await.unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 

@@ -3,7 +3,7 @@
 use fcvm_proto::session::LinkKey;
 
 use super::fds;
-use crate::hypervisor::{Access, Disk, DiskLimits, MachineConfig};
+use crate::hypervisor::{Access, Disk, DiskLimits, MachineConfig, Nic, NicBackend};
 
 /// Emulated CPU: x86-64-v2 without AVX, which a translator pays for at every
 /// context switch (0.3 s of a boot).
@@ -49,6 +49,10 @@ pub(super) fn arguments(machine: &MachineConfig, kvm: bool, tsc_khz: Option<u64>
         add("drive", drive(index, disk));
         add("device", format!("virtio-blk-device,drive=disk{index},serial={}", escape(&disk.serial)));
     }
+    if let Some(nic) = &machine.network {
+        add("netdev", netdev(&nic.backend));
+        add("device", nic_device(nic));
+    }
     arguments
 }
 
@@ -90,6 +94,24 @@ fn drive(index: usize, disk: &Disk) -> String {
     )
 }
 
+fn netdev(backend: &NicBackend) -> String {
+    match backend {
+        // The kernel's own server of such devices is not for a guest that may be anybody's.
+        NicBackend::Tap { name, .. } => {
+            format!("tap,id=net,ifname={},script=no,downscript=no,vhost=off", escape(name))
+        }
+        NicBackend::Stream(path) => {
+            let path = escape(&path.display().to_string());
+            format!("stream,id=net,server=off,addr.type=unix,addr.path={path}")
+        }
+    }
+}
+
+fn nic_device(nic: &Nic) -> String {
+    let mtu = nic.interface.mtu.map_or_else(String::new, |mtu| format!(",host_mtu={mtu}"));
+    format!("virtio-net-device,netdev=net,mac={}{mtu}", nic.mac())
+}
+
 /// Reads and writes together, as Firecracker limits them.
 fn throttling(limits: DiskLimits) -> String {
     let limit = |name, limit: Option<u64>| {
@@ -125,8 +147,10 @@ fn kernel_command_line(machine: &MachineConfig, kvm: bool, tsc_khz: Option<u64>)
 
 #[cfg(test)]
 mod tests {
+    use fcvm_proto::Interface;
+
     use super::*;
-    use crate::hypervisor::test_machine;
+    use crate::hypervisor::{nic::test_nic, test_machine};
 
     #[test]
     fn commas_in_names_stay_within_their_values() {
@@ -144,6 +168,23 @@ mod tests {
         let limited = arguments(&machine, false, None).join(" ");
         let expected = ",throttling.bps-total=1048576,throttling.iops-total=100 -device virtio-blk-device";
         assert!(limited.contains(expected), "{limited}");
+    }
+
+    #[test]
+    fn a_network_comes_after_the_disks() {
+        let mut machine = test_machine();
+        machine.network = Some(test_nic());
+        let tapped = arguments(&machine, false, None).join(" ");
+        let tap = ",serial=base -netdev tap,id=net,ifname=tap0,script=no,downscript=no,vhost=off \
+                   -device virtio-net-device,netdev=net,mac=02:00:00:00:00:0a,host_mtu=1400";
+        assert!(tapped.ends_with(tap), "{tapped}");
+        let interface = Interface { mtu: None, ..test_nic().interface };
+        machine.network = Some(Nic { interface, backend: NicBackend::Stream("/run/a,b".into()) });
+        let streamed = arguments(&machine, false, None).join(" ");
+        let stream = " -netdev stream,id=net,server=off,addr.type=unix,addr.path=/run/a,,b \
+                      -device virtio-net-device,netdev=net,mac=02:00:00:00:00:0a";
+        assert!(streamed.ends_with(stream), "{streamed}");
+        assert!(!arguments(&test_machine(), false, None).join(" ").contains("net"), "none without a network");
     }
 
     #[test]

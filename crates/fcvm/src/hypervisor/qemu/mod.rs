@@ -26,7 +26,8 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::{
-    Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, VmmProcess,
+    Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, Nic, NicBackend,
+    VmmProcess,
 };
 use crate::process::die_with_parent;
 
@@ -76,11 +77,15 @@ impl Hypervisor for Qemu {
             huge_pages: false,
             cpu_templates: false,
             jailer: false,
+            stream_network: true,
         }
     }
 
     fn launch(&self, machine: &MachineConfig) -> Result<Machine, HypervisorError> {
         let start = |source| HypervisorError::Start { program: self.program.clone(), source };
+        if let Some(NicBackend::Stream(path)) = machine.network.as_ref().map(|nic| &nic.backend) {
+            super::check_socket(path)?;
+        }
         let (qmp, qmp_end) = socket(&machine.runtime_dir.join("qmp.sock"))?;
         let (link, link_end) = socket(&machine.runtime_dir.join(LINK))?;
         crate::failpoint::reach("sockets-made");
@@ -102,6 +107,9 @@ impl Hypervisor for Qemu {
             ])
             .map_err(|_| start(std::io::ErrorKind::InvalidInput.into()))?;
         die_with_parent(&mut command, Signal::KILL);
+        if let Some(namespaces) = machine.network.as_ref().and_then(Nic::namespaces) {
+            namespaces.join(&mut command);
+        }
         tracing::debug!(target: "qemu", ?command, "starting");
         let mut command = tokio::process::Command::from(command);
         let process = command.kill_on_drop(true).spawn().map_err(start)?;
@@ -115,7 +123,7 @@ impl Hypervisor for Qemu {
             console,
             messages,
             stopped,
-            interfaces: Vec::new(),
+            interfaces: machine.network.iter().map(|nic| nic.interface.clone()).collect(),
         })
     }
 

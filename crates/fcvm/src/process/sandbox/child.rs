@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     os::unix::ffi::OsStrExt as _,
+    sync::Arc,
 };
 
 use rustix::{
@@ -16,7 +17,7 @@ use rustix::{
         mount_remount, unmount,
     },
     process::{
-        Gid, Pid, PidfdFlags, Resource, Rlimit, Signal, Uid, WaitOptions, chdir, getpid, getppid,
+        Gid, Pid, PidfdFlags, Resource, Rlimit, Signal, Uid, WaitOptions, chdir, geteuid, getpid, getppid,
         kill_process, pidfd_open, pivot_root, set_parent_process_death_signal, setrlimit, waitpid,
     },
     thread::{
@@ -27,9 +28,11 @@ use rustix::{
 
 use super::{
     error::Step,
-    sys, tap,
+    sys,
+    tap::Tap,
     view::{Mount, View},
 };
+use crate::process::Namespaces;
 
 /// What root keeps: the files that it is shown may be anybody's.
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
@@ -50,6 +53,15 @@ impl Identity {
     }
 }
 
+/// Whose network and users there are.
+#[derive(Debug)]
+pub(super) enum Membership {
+    /// The sandbox's own; of an ordinary user, that user's.
+    Own(Option<Identity>),
+    /// Those of others.
+    Given(Arc<Namespaces>),
+}
+
 /// All that the child needs, so that it has nothing to allocate.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -57,10 +69,9 @@ pub(super) struct Prepared {
     directory: CString,
     directories: Vec<CString>,
     mounts: Vec<Mount>,
-    /// Of an ordinary user.
-    identity: Option<Identity>,
-    /// Whose tap there is to be.
-    tap: Option<u32>,
+    membership: Membership,
+    /// Of the network, with its owner.
+    tap: Option<Tap>,
     entered: bool,
 }
 
@@ -68,7 +79,7 @@ pub(super) struct Prepared {
 type Failure = (Step, u8, Errno);
 
 impl Prepared {
-    pub(super) fn new(view: View, identity: Option<Identity>, entered: bool) -> Self {
+    pub(super) fn new(view: View, membership: Membership, entered: bool) -> Self {
         Self {
             // A path from the file system has no NUL.
             root: CString::new(view.root.as_os_str().as_bytes()).unwrap_or_default(),
@@ -76,7 +87,7 @@ impl Prepared {
             directories: view.directories,
             mounts: view.mounts,
             tap: view.tap,
-            identity,
+            membership,
             entered,
         }
     }
@@ -92,9 +103,12 @@ impl Prepared {
 
     fn steps(&self) -> Result<(), Failure> {
         let failed = |step| move |errno| (step, 0, errno);
+        if let Membership::Given(namespaces) = &self.membership {
+            namespaces.enter().map_err(failed(Step::Join))?;
+        }
         self.make_namespaces().map_err(failed(Step::Namespaces))?;
-        if let Some(owner) = self.tap {
-            tap::make(owner).map_err(failed(Step::Tap))?;
+        if let Some(tap) = &self.tap {
+            super::tap::make(tap).map_err(failed(Step::Tap))?;
         }
         descend().map_err(failed(Step::Fork))?;
         if !self.entered {
@@ -113,11 +127,17 @@ impl Prepared {
 
     fn make_namespaces(&self) -> Result<(), Errno> {
         let parent = getppid();
-        let mut flags =
-            UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWPID | UnshareFlags::NEWIPC;
-        flags.set(UnshareFlags::NEWUSER, self.identity.is_some());
+        let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC;
+        let identity = match &self.membership {
+            Membership::Own(identity) => {
+                flags |= UnshareFlags::NEWNET;
+                identity.as_ref()
+            }
+            Membership::Given(_) => None,
+        };
+        flags.set(UnshareFlags::NEWUSER, identity.is_some());
         sys::unshare(flags)?;
-        if let Some(identity) = &self.identity {
+        if let Some(identity) = identity {
             // Who cannot drop groups may not be rid of what they forbid.
             put(c"/proc/self/setgroups", b"deny")?;
             put(c"/proc/self/uid_map", identity.uid_map.as_bytes())?;
@@ -160,7 +180,7 @@ impl Prepared {
 
     fn give_up_privileges(&self) -> Result<(), Errno> {
         set_no_new_privs(true)?;
-        if self.identity.is_some() {
+        if !geteuid().is_root() {
             // With exec goes what one has who is not root in the namespace.
             return Ok(());
         }

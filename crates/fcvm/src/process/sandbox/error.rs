@@ -39,6 +39,7 @@ pub enum SandboxError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Step {
+    Join,
     Namespaces,
     Tap,
     Fork,
@@ -48,8 +49,16 @@ pub(super) enum Step {
     Privileges,
 }
 
-const STEPS: [Step; 7] =
-    [Step::Namespaces, Step::Tap, Step::Fork, Step::Root, Step::Mount, Step::Enter, Step::Privileges];
+const STEPS: [Step; 8] = [
+    Step::Join,
+    Step::Namespaces,
+    Step::Tap,
+    Step::Fork,
+    Step::Root,
+    Step::Mount,
+    Step::Enter,
+    Step::Privileges,
+];
 
 /// `said` is a step and, of a mount, its number.
 pub(super) fn explain(said: &[u8], mounts: &[PathBuf], source: io::Error) -> SandboxError {
@@ -61,6 +70,7 @@ pub(super) fn explain(said: &[u8], mounts: &[PathBuf], source: io::Error) -> San
             let path = mounts.get(usize::from(index)).map_or(Path::new(""), PathBuf::as_path).to_owned();
             return SandboxError::Mount { path, source };
         }
+        Some(Step::Join) => "join the network's namespaces",
         Some(Step::Tap) => "make a tap in the sandbox",
         Some(Step::Fork) => "start a process in the sandbox",
         Some(Step::Root) => "make the sandbox's root",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  fcvm -- keeper -- the program        namespaces: mount, network, PID, IPC; as an ordinary user,
-//!          outside   inside             user
+//!          outside   inside             user. The last two may be given ones.
 //!
 //!  /               an empty, read-only tmpfs, but for what is shown: single files and directories,
 //!                  mounted from where the host has them
@@ -27,6 +27,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use procfs::process::Process;
@@ -36,16 +37,18 @@ use rustix::{
 };
 
 pub use error::SandboxError;
-pub use tap::TAP;
+pub use tap::{TAP, make_tap};
 pub use view::{Access, View};
 
-use self::child::{Identity, Prepared};
+use self::child::{Identity, Membership, Prepared};
+use super::Namespaces;
 
 /// What a child will see, and who puts it there.
 #[derive(Debug)]
 pub struct Sandbox {
     view: View,
     extent: Extent,
+    namespaces: Option<Arc<Namespaces>>,
 }
 
 /// How far the way into a sandbox is fcvm's.
@@ -61,7 +64,7 @@ impl Sandbox {
     /// The program starts with this view as its root, in this directory of it.
     #[must_use]
     pub fn entered(view: View) -> Self {
-        Self { view, extent: Extent::Entered }
+        Self { view, extent: Extent::Entered, namespaces: None }
     }
 
     /// The program, as root, finds this view where it was made, and enters it by itself. That it changes
@@ -69,7 +72,14 @@ impl Sandbox {
     /// ours in its PID namespace, which the kernel kills with the keeper, and all others with that.
     #[must_use]
     pub fn prepared(view: View) -> Self {
-        Self { view, extent: Extent::Prepared }
+        Self { view, extent: Extent::Prepared, namespaces: None }
+    }
+
+    /// Instead of a network of its own, and of a user namespace, it has these, if any. An ordinary user is
+    /// themselves in the user namespace.
+    #[must_use]
+    pub fn within(self, namespaces: Option<Arc<Namespaces>>) -> Self {
+        Self { namespaces, ..self }
     }
 
     /// Has `command`, a path in the sandbox, start there. To be called after
@@ -80,9 +90,10 @@ impl Sandbox {
     pub fn confine(self, command: &mut Command) -> io::Result<Confined> {
         let (report, report_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let sources = self.view.sources();
-        let identity = (!geteuid().is_root()).then(|| Identity::of(geteuid(), getegid()));
+        let identity = || (!geteuid().is_root()).then(|| Identity::of(geteuid(), getegid()));
+        let membership = self.namespaces.map_or_else(|| Membership::Own(identity()), Membership::Given);
         let depth = if self.extent == Extent::Entered { 1 } else { 2 };
-        let prepared = Prepared::new(self.view, identity, self.extent == Extent::Entered);
+        let prepared = Prepared::new(self.view, membership, self.extent == Extent::Entered);
         sys::before_exec(command, move || prepared.enter(&report_end));
         Ok(Confined { report, sources, depth })
     }

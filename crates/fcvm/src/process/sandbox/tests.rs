@@ -12,7 +12,10 @@ use rustix::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::process::die_with_parent;
+use crate::process::{
+    die_with_parent,
+    namespaces::testing::{Maker, USERS},
+};
 
 /// A directory with an empty one in it for the sandbox's root, and a file to show.
 fn directory() -> TempDir {
@@ -163,4 +166,50 @@ fn what_went_wrong_is_told() {
     let mut view = View::at(&directory.path().join("root"));
     let missing = view.show(Path::new("/nonexistent"), Path::new("/x"), Access::Read).unwrap_err();
     assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+}
+
+/// The options of `unshare` for namespaces that this user can have.
+fn possible() -> Vec<&'static [&'static str]> {
+    if geteuid().is_root() { vec![&["--net"], USERS] } else { vec![USERS] }
+}
+
+#[test]
+fn given_namespaces_take_the_place_of_its_own() {
+    for options in possible() {
+        let Some(maker) = Maker::start(options, "ip link add fc0 type veth peer name fc1") else { return };
+        let directory = directory();
+        let view = fill(View::at(&directory.path().join("root")), &directory);
+        let script = "readlink /proc/self/ns/net; cut -d: -sf1 /proc/net/dev | tr -d ' ' | sort; \
+                      sed -n 's/^CapEff:\\t//p' /proc/self/status; cat /files/one";
+        let sandbox = Sandbox::entered(view).within(Some(maker.namespaces()));
+        let Some((child, _)) = start(sandbox, script) else { return };
+        let output = child.wait_with_output().unwrap();
+        let network = fs::read_link(maker.path("net")).unwrap();
+        let kept = if geteuid().is_root() { "0000000000000002" } else { "0000000000000000" };
+        let expected = format!("{}\nfc0\nfc1\nlo\n{kept}\ncontent\n", network.display());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
+        let view = fill(View::at(&directory.path().join("root")), &directory);
+        program_dies_with_keeper(Sandbox::entered(view).within(Some(maker.namespaces())));
+    }
+}
+
+#[test]
+fn root_a_tap_that_is_there_is_given_to_another() {
+    if !fcvm_testkit::needs_root() {
+        return;
+    }
+    let Some(maker) = Maker::start(&["--net"], "ip tuntap add tap7 mode tap user 0") else { return };
+    let directory = directory();
+    let mut view = fill(View::at(&directory.path().join("root")), &directory);
+    view.give_tap("tap7", 1234).unwrap();
+    let Some((child, _)) = start(Sandbox::entered(view).within(Some(maker.namespaces())), "true") else {
+        return;
+    };
+    assert!(child.wait_with_output().unwrap().status.success());
+    let mut command = Command::new("ip");
+    command.args(["-oneline", "-details", "link", "show", "dev", "tap7"]);
+    maker.namespaces().join(&mut command);
+    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(said.contains(" tap7: ") && said.contains(" user 1234 "), "{said}");
 }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::tap;
+use super::tap::{self, Tap};
 use rustix::{
     fs::{StatVfsMountFlags, statvfs},
     mount::MountFlags,
@@ -26,8 +26,7 @@ pub struct View {
     /// To be made, in this order, from the mount's root.
     pub(super) directories: Vec<CString>,
     pub(super) mounts: Vec<Mount>,
-    /// The user whose tap there is.
-    pub(super) tap: Option<u32>,
+    pub(super) tap: Option<Tap>,
 }
 
 /// One thing to show.
@@ -112,8 +111,17 @@ impl View {
     pub fn with_tap(&mut self, owner: u32) -> bool {
         let device = Path::new(OsStr::from_bytes(tap::DEVICE.to_bytes()));
         let possible = File::options().read(true).write(true).open(device).is_ok();
-        self.tap = possible.then_some(owner);
+        self.tap = possible.then(|| Tap { name: tap::NAME.to_owned(), owner });
         possible
+    }
+
+    /// Gives the tap of this name, which is in the sandbox's network already, to this user.
+    ///
+    /// # Errors
+    /// Where the name has a NUL in it.
+    pub fn give_tap(&mut self, name: &str, owner: u32) -> io::Result<()> {
+        self.tap = Some(Tap { name: CString::new(name)?, owner });
+        Ok(())
     }
 
     /// What is shown, in the order of its mounts.

@@ -4,11 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fcvm_link::Opener;
 use fcvm_proto::{
-    BootPlan, Identity, Job, Network, Port,
+    BootPlan, Identity, Job, Port,
     session::{KEY_LEN, LinkKey, SessionId},
 };
 
-use super::{Attempt, Filling};
+use super::{Attempt, Filling, Volumes};
 use crate::vm::{
     VmError,
     boot::watchdog,
@@ -17,6 +17,7 @@ use crate::vm::{
     run::random,
     signals::Signals,
 };
+use crate::volume;
 
 /// Random bytes for a guest.
 const ENTROPY: usize = 64;
@@ -35,7 +36,12 @@ impl Attempt<'_> {
         let met = async {
             let pipe = link.pipe().await?;
             crate::failpoint::reach("link-connected");
-            Guest::connect(pipe, key, id, plan).await
+            let guest = Guest::connect(pipe, key, id, plan).await?;
+            let beside = || self.hypervisor.stream(self.claim.runtime_dir());
+            let Volumes { servers, lanes, .. } = &self.volumes;
+            let ways = volume::connect(servers, *lanes, &guest.opener(), beside).await?;
+            crate::failpoint::reach("volumes-connected");
+            Ok((guest, ways))
         };
         tokio::select! {
             met = met => match met {
@@ -43,7 +49,11 @@ impl Attempt<'_> {
                 Err(VmError::Hypervisor(error)) if error.may_be_its_end() => {
                     Err(self.settle(error.into()).await)
                 }
-                met => met,
+                met => {
+                    let (guest, ways) = met?;
+                    self.ways = ways;
+                    Ok(guest)
+                }
             },
             status = self.process.wait() => Err(self.died(status).await),
             signal = signals.next() => Err(VmError::Interrupted { signal }),
@@ -87,7 +97,8 @@ impl Attempt<'_> {
             },
             time_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
             entropy: random::<ENTROPY>()?.to_vec(),
-            network: Network { interfaces: self.interfaces.clone(), ..Network::default() },
+            network: self.network.clone(),
+            volumes: self.plan.maps.iter().map(|map| map.volume(self.volumes.lanes)).collect(),
             job: self.plan.job.clone(),
         })
     }

@@ -5,9 +5,9 @@ mod greeting;
 mod orders;
 mod runs;
 
-use std::pin::Pin;
+use std::{mem, pin::Pin};
 
-use fcvm_proto::{Interface, LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
+use fcvm_proto::{LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Timings, VmError,
     console::{Source, Tail},
-    control::Server,
+    control::Server as Control,
     guest::Guest,
     heartbeat::{Beat, Heartbeat},
     outputs::Outputs,
@@ -31,9 +31,14 @@ use crate::{
     exit,
     health::Report,
     hypervisor::{Connecting, Hypervisor, Machine, Stop, VmmProcess},
+    network::{
+        Network,
+        by_link::{self, Linked},
+    },
     output::{RawMode, sanitize},
     process::{Owner, Parent, SignalNumber},
     state::{Claim, HealthStatus, Status, VmState},
+    volume::{Server, Ways},
 };
 
 /// The status of a container that ran for too long, as Podman's.
@@ -41,6 +46,38 @@ const TIMED_OUT: u8 = 255;
 
 /// Moves a run's output, from its streams' beginning to their end.
 type Filling<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Who serves the guest's volumes, and by how many lanes each.
+#[derive(Debug)]
+pub(super) struct Volumes {
+    servers: Vec<Server>,
+    lanes: u16,
+    /// What the servers say.
+    _messages: Vec<Tail>,
+}
+
+impl Volumes {
+    /// Waits until all serve.
+    ///
+    /// # Errors
+    /// Where one does not.
+    pub(in crate::vm) fn of(mut servers: Vec<Server>, lanes: u16) -> Result<Self, VmError> {
+        servers.iter().try_for_each(Server::ready)?;
+        let messages = servers.iter_mut().filter_map(Server::messages);
+        let messages = messages.map(|messages| Tail::read(messages, Source::Volume, None));
+        let messages = messages
+            .collect::<Result<_, _>>()
+            .map_err(|source| VmError::Host { what: "read what a volume's server says", source })?;
+        Ok(Self { servers, lanes, _messages: messages })
+    }
+}
+
+/// What a machine has beside its disks.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) volumes: Volumes,
+    pub(super) network: Option<&'a Network>,
+}
 
 /// A launched machine on its way through its states.
 #[derive(Debug)]
@@ -51,8 +88,13 @@ pub(super) struct Attempt<'a> {
     timings: &'a mut Timings,
     process: VmmProcess,
     link: Option<Connecting>,
-    /// Those that the guest has to set up.
-    interfaces: Vec<Interface>,
+    /// What the guest is told of its network.
+    network: fcvm_proto::Network,
+    /// Published ports that lead to the guest by the link.
+    ports: Vec<Linked>,
+    volumes: Volumes,
+    /// What moves the bytes of volumes.
+    ways: Ways,
     console: Tail,
     messages: Tail,
     stopped: watch::Receiver<Option<Stop>>,
@@ -63,7 +105,7 @@ pub(super) struct Attempt<'a> {
     terminal: Option<RawMode>,
     /// What the parent of a detached start says of it, while that is not known.
     unheard: Option<&'a Parent>,
-    server: Option<Server>,
+    server: Option<Control>,
     stopping: Stopping,
     restarts: &'a mut Restarts,
     /// When the next run begins, between two.
@@ -91,6 +133,7 @@ impl<'a> Attempt<'a> {
         timings: &'a mut Timings,
         machine: Machine,
         restarts: &'a mut Restarts,
+        parts: Parts<'_>,
     ) -> Result<Self, VmError> {
         let read = |source| VmError::Host { what: "read the guest's console", source };
         let log = claim.directory().join("console.log");
@@ -109,7 +152,16 @@ impl<'a> Attempt<'a> {
             timings,
             process: machine.process,
             link: Some(machine.link),
-            interfaces: machine.interfaces,
+            ports: parts
+                .network
+                .map_or_else(|| Ok(Vec::new()), Network::linked)
+                .map_err(|source| VmError::Host { what: "listen at the VM's ports", source })?,
+            network: match parts.network {
+                Some(network) => network.told(machine.interfaces),
+                None => fcvm_proto::Network { interfaces: machine.interfaces, ..Default::default() },
+            },
+            volumes: parts.volumes,
+            ways: Ways::new(),
             console,
             messages,
             stopped: machine.stopped,
@@ -144,6 +196,8 @@ impl<'a> Attempt<'a> {
         self.timings.hello(&guest.hello);
         tracing::debug!(target: "agent", build = %sanitize(&guest.hello.build), kernel = %sanitize(&guest.hello.kernel), "hello");
         crate::failpoint::reach("streams-open");
+        let mut carrying = JoinSet::new();
+        carrying.spawn(by_link::serve(mem::take(&mut self.ports), guest.opener()));
         let mut orders = self.listen(&guest)?;
         crate::failpoint::reach("control-listens");
         let mut filling = self.fill(&guest, outputs);

@@ -1,0 +1,67 @@
+//! Conversations over networks, and servers that say what they hear.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+/// Longest wait for bytes. A safety net: nothing comes near it unless it is lost.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What comes back of what is sent, to the end of both directions, one after the other.
+#[must_use]
+pub fn echo(stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut writer, mut reader) = (stream.try_clone().unwrap(), stream);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            writer.write_all(bytes).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        all
+    })
+}
+
+/// The answer to a datagram.
+#[must_use]
+pub fn ask(socket: &UdpSocket, to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send_to(bytes, to).unwrap();
+    let mut answer = vec![0; 65_536];
+    let (length, _) = socket.recv_from(&mut answer).unwrap();
+    answer.truncate(length);
+    answer
+}
+
+/// Serves each connection on a thread of its own, until the test ends.
+pub fn serve(listener: TcpListener, each: impl Fn(TcpStream) + Send + Sync + Copy + 'static) {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            thread::spawn(move || each(stream));
+        }
+    });
+}
+
+/// Sends back what comes by connections.
+pub fn echo_tcp(listener: TcpListener) {
+    serve(listener, |mut stream| {
+        let mut copy = stream.try_clone().unwrap();
+        // A client that breaks off is the test's affair.
+        drop(io::copy(&mut stream, &mut copy).and_then(|_| copy.shutdown(Shutdown::Write)));
+    });
+}
+
+/// Sends back datagrams.
+pub fn echo_udp(socket: UdpSocket) {
+    thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            drop(socket.send_to(&buffer[..length], from));
+        }
+    });
+}

@@ -1,0 +1,227 @@
+//! The process that serves one volume.
+//!
+//! ```text
+//!  owner                                     server: the same program, named `fcvm-volume`
+//!    | -- Order: what to do, as JSON ---------> |
+//!    | <------------------------ Answer::Made --|  a user namespace, where that is ordered
+//!    | -- it has ids -------------------------> |  root of it
+//!    | <---- Answer::Ready, or Failed and why --|  opens what it serves, shuts itself in
+//!    | -- a lane's descriptor (SCM_RIGHTS) ---> |  serves it
+//!    | -- another ----------------------------> |
+//!    | -- end of the socket ------------------> |  exits
+//! ```
+//! The socket keeps messages apart, and is the server's standard input.
+
+mod child;
+mod namespace;
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::{Signal, geteuid},
+};
+use serde::{Deserialize, Serialize};
+
+pub use child::{is_server, serve};
+
+use self::namespace::Ranges;
+use super::{Map, VolumeError, spec::Ids, spec::Options};
+use crate::process::{die_with_parent, messages};
+
+/// The server's name for itself, by which it is known in lists of processes.
+const NAME: &str = "fcvm-volume";
+/// The longest message without a descriptor, in bytes.
+const LONGEST: usize = 16 << 10;
+
+/// What the process is for.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    path: PathBuf,
+    task: Task,
+    /// Whether it is to be root of a user namespace.
+    namespace: bool,
+}
+
+/// What is to be done with the path.
+#[derive(Debug, Serialize, Deserialize)]
+enum Task {
+    /// Serve it to lanes. The ids are none that are still to be decided.
+    Serve(Options),
+    /// Remove it, with all that is in it.
+    Remove,
+}
+
+/// What the server says.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    /// It has made a namespace, which has no ids yet.
+    Made,
+    /// It serves, or has done its work.
+    Ready,
+    /// It cannot.
+    Failed(String),
+}
+
+/// A process that serves a volume, for as long as this lives.
+#[derive(Debug)]
+pub struct Server {
+    volume: String,
+    socket: OwnedFd,
+    process: Child,
+    messages: Option<OwnedFd>,
+    ranges: Option<Ranges>,
+}
+
+impl Server {
+    /// Starts a server; it dies with this thread, at the latest. It is to be [ready](Self::ready) before
+    /// it gets lanes.
+    ///
+    /// # Errors
+    /// Where there is no process to be had, or this user cannot have the ids that are wanted.
+    pub fn start(map: &Map) -> Result<Self, VolumeError> {
+        let (ids, ranges) = decide(map.options.ids, geteuid().is_root(), Ranges::of_this_user)
+            .map_err(|what| VolumeError::Server { volume: map.name.clone(), what: what.into() })?;
+        let options = Options { ids, ..map.options.clone() };
+        Self::begin(map.name.clone(), &map.path, Task::Serve(options), ranges)
+    }
+
+    /// Removes a directory of which parts belong to subordinate ids of this user.
+    ///
+    /// # Errors
+    /// Where that cannot be done either.
+    pub(super) fn remove(path: &Path) -> Result<(), VolumeError> {
+        let volume = path.display().to_string();
+        let Some(ranges) = Ranges::of_this_user() else {
+            return Err(VolumeError::store("remove", path)(io::ErrorKind::PermissionDenied.into()));
+        };
+        Self::begin(volume, path, Task::Remove, Some(ranges))?.ready()
+    }
+
+    fn begin(volume: String, path: &Path, task: Task, ranges: Option<Ranges>) -> Result<Self, VolumeError> {
+        let order = Order { path: path.to_owned(), task, namespace: ranges.is_some() };
+        let start = || {
+            let (ours, theirs) = messages::pair()?;
+            let mut command = Command::new("/proc/self/exe");
+            // Ours would stay open with it when this process leaves it.
+            let (messages, messages_end) = pipe_with(PipeFlags::CLOEXEC)?;
+            command.arg0(NAME).arg(path).stdin(theirs).stdout(Stdio::null()).stderr(messages_end);
+            // A terminal's Ctrl-C is for the container.
+            command.process_group(0);
+            die_with_parent(&mut command, Signal::KILL);
+            let process = command.spawn()?;
+            messages::send(ours.as_fd(), &serde_json::to_vec(&order)?, &[])?;
+            io::Result::Ok((ours, process, messages))
+        };
+        match start() {
+            Ok((socket, process, messages)) => {
+                Ok(Self { volume, socket, process, messages: Some(messages), ranges })
+            }
+            Err(error) => Err(VolumeError::Server { volume, what: error.to_string() }),
+        }
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// Where it does not, and why.
+    pub fn ready(&self) -> Result<(), VolumeError> {
+        let failed = |what: String| VolumeError::Server { volume: self.volume.clone(), what };
+        let answer = || {
+            let mut answer = vec![0; LONGEST];
+            let Some((length, _)) = messages::receive(self.socket.as_fd(), &mut answer)? else {
+                return Ok(Answer::Failed("its process died".into()));
+            };
+            Ok(serde_json::from_slice(&answer[..length])?)
+        };
+        let answer = || answer().map_err(|error: io::Error| failed(error.to_string()));
+        let mut answered = answer()?;
+        if let (Answer::Made, Some(ranges)) = (&answered, &self.ranges) {
+            ranges
+                .map(self.process.id())
+                .and_then(|()| messages::send(self.socket.as_fd(), &[0], &[]))
+                .map_err(|error| failed(error.to_string()))?;
+            answered = answer()?;
+        }
+        match answered {
+            Answer::Ready => Ok(()),
+            Answer::Failed(why) => Err(failed(why)),
+            Answer::Made => Err(failed("it made a namespace that nobody wants".into())),
+        }
+    }
+
+    /// The volume, as the user knows it.
+    #[must_use]
+    pub fn volume(&self) -> &str {
+        &self.volume
+    }
+
+    /// What it says, as lines, for whoever asks first. It waits where nobody reads.
+    pub fn messages(&mut self) -> Option<OwnedFd> {
+        self.messages.take()
+    }
+
+    /// Has it serve the client at the other end of a stream.
+    ///
+    /// # Errors
+    /// Where the process has died.
+    pub fn hand(&self, lane: &OwnedFd) -> Result<(), VolumeError> {
+        messages::send(self.socket.as_fd(), &[0], &[lane.as_fd()])
+            .map_err(|source| VolumeError::Connect { volume: self.volume.clone(), source })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // What it has begun for the guest it would have done by now: the guest is gone.
+        if let Err(error) = self.process.kill().and_then(|()| self.process.wait()) {
+            tracing::debug!(%error, volume = self.volume, "the server's end was not seen");
+        }
+    }
+}
+
+/// Which ids a server has, and the ranges of a namespace where it needs one.
+fn decide(
+    wanted: Ids,
+    root: bool,
+    ranges: impl FnOnce() -> Option<Ranges>,
+) -> Result<(Ids, Option<Ranges>), &'static str> {
+    let squash = Ids::Squash { uid: 0, gid: 0 };
+    match wanted {
+        Ids::Same | Ids::Auto if root => Ok((Ids::Same, None)),
+        Ids::Auto => match ranges() {
+            Some(ranges) => Ok((Ids::Same, Some(ranges))),
+            None => Ok((squash, None)),
+        },
+        Ids::Same => Err("idmap=same takes root: an ordinary user has idmap=ranges or idmap=squash"),
+        Ids::Ranges => match ranges() {
+            Some(ranges) => Ok((Ids::Same, Some(ranges))),
+            None => Err("this user has no ranges in /etc/subuid and /etc/subgid, as idmap=ranges needs them"),
+        },
+        Ids::Squash { .. } => Ok((wanted, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_that_the_user_can_have() {
+        let squash = Ids::Squash { uid: 0, gid: 0 };
+        let none = || None;
+        assert_eq!(decide(Ids::Auto, true, none), Ok((Ids::Same, None)));
+        assert_eq!(decide(Ids::Auto, false, none), Ok((squash, None)));
+        assert_eq!(decide(squash, true, none), Ok((squash, None)));
+        assert!(decide(Ids::Same, false, none).unwrap_err().contains("root"));
+        assert!(decide(Ids::Ranges, false, none).unwrap_err().contains("/etc/subuid"));
+    }
+}

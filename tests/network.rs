@@ -1,0 +1,335 @@
+//! Networks of VMs: what guests reach, and who reaches them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use fcvm_testkit::{
+    Entry, Layer, Output, Running, TestEnv, World, needs_programs, needs_root, noise, sha256,
+    talk::{PATIENCE, ask, echo, echo_tcp, echo_udp, serve},
+    world::{HOST, OUTSIDE, ROUTER},
+};
+
+/// What servers of the outside listen at.
+const ECHO: u16 = 7;
+const SOURCE: u16 = 19;
+const SINK: u16 = 9;
+/// How much the source sends.
+const BIG: usize = 64 << 20;
+/// A name that the test's resolver knows, and one that it does not give to everybody.
+const NAME: &str = "far.example.com";
+const OTHER_NAME: &str = "near.example.com";
+
+/// A world, and VMs on its host with an image that has `socat`.
+fn world_for_vms() -> Option<(World, TestEnv)> {
+    if !needs_root() || !needs_programs(&["socat", "pasta"]) {
+        return None;
+    }
+    let world = World::new()?;
+    let env = TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))?.on(&world);
+    let busybox = Layer::new().busybox();
+    let links = ["ping", "nslookup", "ip", "nc", "yes"];
+    let layer = links
+        .iter()
+        .fold(busybox, |layer, name| layer.with(Entry::symlink(&format!("bin/{name}"), "busybox")));
+    env.import("net", &layer.program("/usr/bin/socat").to_tar());
+    serve_outside(&world);
+    Some((world, env))
+}
+
+fn fcvm(env: &TestEnv, arguments: &[&str]) -> Output {
+    env.fcvm().args(arguments).run()
+}
+
+fn exec(env: &TestEnv, vm: &str, script: &str) -> Output {
+    fcvm(env, &["exec", vm, "sh", "-c", script])
+}
+
+/// Servers on all addresses of the outside, until the test ends.
+fn serve_outside(world: &World) {
+    let (tcp, udp, source, sink, dns) = world.outside(|| {
+        (
+            TcpListener::bind(("::", ECHO)).unwrap(),
+            OUTSIDE.map(|address| UdpSocket::bind((address, ECHO)).unwrap()),
+            TcpListener::bind(("::", SOURCE)).unwrap(),
+            TcpListener::bind(("::", SINK)).unwrap(),
+            UdpSocket::bind((OUTSIDE[0], 53)).unwrap(),
+        )
+    });
+    echo_tcp(tcp);
+    udp.into_iter().for_each(echo_udp);
+    serve(source, |mut stream| drop(stream.write_all(&noise(BIG))));
+    serve(sink, |mut stream| {
+        let mut all = Vec::new();
+        if stream.read_to_end(&mut all).is_ok() {
+            writeln!(stream, "{}", sha256(all.as_slice())).ok();
+        }
+    });
+    thread::spawn(move || resolver(&dns));
+}
+
+/// Answers for two names, and that there is no other.
+fn resolver(socket: &UdpSocket) {
+    let mut query = [0; 512];
+    while let Ok((length, from)) = socket.recv_from(&mut query) {
+        let query = &query[..length];
+        let mut labels = Vec::new();
+        let mut at = 12;
+        while let Some(&length @ 1..) = query.get(at) {
+            let end = at + 1 + usize::from(length);
+            labels.push(String::from_utf8_lossy(&query[at + 1..end]).to_lowercase());
+            at = end;
+        }
+        let kind = query[at + 2];
+        let addresses = match labels.join(".").as_str() {
+            NAME => Some(OUTSIDE),
+            OTHER_NAME => Some(ROUTER),
+            _ => None,
+        };
+        let mut answer = query[..at + 5].to_vec();
+        answer[2] = 0x81;
+        answer[3] = if addresses.is_some() { 0x80 } else { 0x83 };
+        answer[6..12].fill(0);
+        let data = addresses.and_then(|[v4, v6]| match kind {
+            1 => Some(v4.parse::<Ipv4Addr>().unwrap().octets().to_vec()),
+            28 => Some(v6.parse::<Ipv6Addr>().unwrap().octets().to_vec()),
+            _ => None,
+        });
+        if let Some(data) = data {
+            answer[7] = 1;
+            answer.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, u8::try_from(data.len()).unwrap()]);
+            answer.extend(data);
+        }
+        socket.send_to(&answer, from).ok();
+    }
+}
+
+/// What a guest's servers are: TCP and UDP that echo, one that resets, one that does not read.
+const SERVERS: &str = "
+    socat TCP6-LISTEN:80,fork,reuseaddr,backlog=128 PIPE &
+    socat UDP6-LISTEN:53,fork,reuseaddr PIPE &
+    socat TCP6-LISTEN:81,fork,reuseaddr,linger=0 EXEC:true &
+    socat TCP6-LISTEN:82,fork,reuseaddr EXEC:'sleep 1000' &
+    socat TCP4-LISTEN:83,fork,reuseaddr SYSTEM:'echo $SOCAT_PEERADDR' &
+    echo ready
+    exec sleep 100000";
+
+fn start(env: &TestEnv, name: &str, options: &[&str]) -> Output {
+    // busybox's ping takes it.
+    let run = ["podman", "run", "-d", "--name", name, "--cap-add", "net_raw"];
+    let image = ["net", "sh", "-c", SERVERS];
+    let output = env.fcvm().args(run).args(env.options()).args(options).args(image).run();
+    output.assert_code(0);
+    output
+}
+
+/// What a kind of network has.
+struct Kind {
+    options: &'static [&'static str],
+    /// IPv6, and the addresses of those who come from outside.
+    is_whole: bool,
+}
+
+const BRIDGED: Kind = Kind { options: &["--network", "bridged"], is_whole: true };
+const ROOTLESS: Kind =
+    Kind { options: &["--network", "rootless", "--rootless-driver", "slirp4netns"], is_whole: false };
+
+fn both_ways(kind: &Kind) {
+    let Some((world, env)) = world_for_vms() else { return };
+    let ports = ["-p", "8080:80", "-p", "5353:53/udp", "-p", "0.0.0.0:9000:80", "-p", "8081:81"];
+    let more = ["-p", "8082:82", "-p", "0.0.0.0:9083:83", "-p", "0.0.0.0:9053:53/udp"];
+    let v6: &[_] = if kind.is_whole { &["-p", "[::]:9000:80"] } else { &[] };
+    start(&env, "web", &[kind.options, &ports, &more, v6].concat());
+    // From the guest.
+    let [far, far6] = OUTSIDE;
+    let (ping, six) = if kind.is_whole {
+        let six = format!(
+            "echo six | socat -t 100 - TCP6:[{far6}]:{ECHO}
+             echo datagram6 | socat -t 3 - UDP6:[{far6}]:{ECHO}
+             ping -c 1 -W 100 {far6} > /dev/null && echo pinged"
+        );
+        (format!("ping -c 1 -W 100 {far} > /dev/null && echo pinged"), six)
+    } else {
+        // Pings of slirp4netns are for who may ping, which root in a namespace is not everywhere.
+        ("echo pinged".to_owned(), "printf 'six\\ndatagram6\\npinged\\n'".to_owned())
+    };
+    let script = format!(
+        "set -e
+         until nc 127.0.0.1 80 </dev/null 2> /dev/null; do :; done
+         nslookup -type=a {NAME} | grep -c {far}
+         {ping}
+         echo four | socat -t 100 - TCP4:{far}:{ECHO}
+         echo named | socat -t 100 - TCP4:{NAME}:{ECHO}
+         echo datagram | socat -t 3 - UDP4:{far}:{ECHO}
+         head -c 8000 /dev/urandom > /tmp/long
+         socat -b 65000 -t 3 - UDP4:{far}:{ECHO} < /tmp/long | cmp - /tmp/long && echo long
+         socat -u TCP4:{far}:{SOURCE} - | sha256sum
+         head -c {BIG} /dev/zero | socat -t 300 - TCP4:{far}:{SINK}
+         grep -c example.com /etc/resolv.conf
+         {six}"
+    );
+    let seen = exec(&env, "web", &script).ok();
+    let zeros = sha256(vec![0; BIG].as_slice());
+    let expected = format!(
+        "1\npinged\nfour\nnamed\ndatagram\nlong\n{}  -\n{zeros}\n1\nsix\ndatagram6\npinged",
+        sha256(noise(BIG).as_slice())
+    );
+    assert_eq!(seen, expected);
+    // From the host, at the VM's own loopback address.
+    let address = fcvm(&env, &["port", "web", "80"]).ok();
+    let local = address.lines().find(|line| line.starts_with("127.")).unwrap();
+    let local: SocketAddr = local.parse().unwrap();
+    assert!(local.ip().is_loopback() && local.ip() != IpAddr::from([127, 0, 0, 1]), "{local}");
+    let connect = |to: SocketAddr| world.on_host(|| TcpStream::connect(to).unwrap());
+    let big = noise(3_000_000);
+    assert!(echo(connect(local), &big) == big);
+    for number in 0..1000 {
+        let text = format!("connection {number}");
+        assert_eq!(echo(connect(local), text.as_bytes()), text.as_bytes());
+    }
+    let socket = world.on_host(|| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let to = SocketAddr::new(local.ip(), 5353);
+    assert_eq!(ask(&socket, to, b"datagram"), b"datagram");
+    // From the outside, where that is wanted.
+    for host in HOST {
+        if host.contains(':') && !kind.is_whole {
+            continue;
+        }
+        let to = SocketAddr::new(host.parse().unwrap(), 9000);
+        assert_eq!(echo(world.outside(|| TcpStream::connect(to).unwrap()), b"outside"), b"outside");
+    }
+    let socket = world.outside(|| UdpSocket::bind((ROUTER[0], 0)).unwrap());
+    assert_eq!(ask(&socket, SocketAddr::new(HOST[0].parse().unwrap(), 9053), b"outside"), b"outside");
+    let to = SocketAddr::new(HOST[0].parse().unwrap(), 9083);
+    let peer = echo(world.outside(|| TcpStream::connect(to).unwrap()), b"");
+    let peer = String::from_utf8_lossy(&peer).into_owned();
+    assert_eq!(peer.contains(ROUTER[0]), kind.is_whole, "{peer}");
+    // What is at the VM's address only is nowhere else.
+    let to = SocketAddr::new(HOST[0].parse().unwrap(), 8080);
+    assert!(world.outside(|| TcpStream::connect(to)).is_err());
+    // A guest that resets is told, and one that does not read holds up nobody else.
+    let mut reset = connect(SocketAddr::new(local.ip(), 8081));
+    reset.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It is there at all, and gone without an end of its own.
+    let error = loop {
+        match reset.read(&mut [0; 10]).and_then(|_| reset.write(b"more")) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{error}");
+    let mut stuck = connect(SocketAddr::new(local.ip(), 8082));
+    stuck.set_write_timeout(Some(Duration::from_secs(3))).unwrap();
+    let mut sent = 0_usize;
+    while let Ok(written) = stuck.write(&big) {
+        sent += written;
+        assert!(sent < 1 << 30, "somebody takes what the guest does not read");
+    }
+    assert_eq!(echo(connect(local), b"another"), b"another");
+    fcvm(&env, &["stop", "-t", "0", "web"]).assert_code(0);
+    fcvm(&env, &["rm", "web"]).assert_code(0);
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[test]
+fn root_vm_a_bridged_guest_and_others_reach_each_other() {
+    both_ways(&BRIDGED);
+}
+
+#[test]
+fn root_vm_a_rootless_guest_and_others_reach_each_other() {
+    both_ways(&ROOTLESS);
+}
+
+/// The stages of a start at which something of a network is there.
+const STAGES: [&str; 6] =
+    ["network-allocated", "namespace-made", "veth-made", "table-made", "uplink-started", "network-started"];
+
+#[test]
+fn root_vm_what_a_killed_process_left_of_its_network_is_removed() {
+    let Some((world, env)) = world_for_vms() else { return };
+    for mode in ["bridged", "rootless"] {
+        for stage in STAGES {
+            let killed = env
+                .run(&["--network", mode, "-p", "8080:80", "net", "true"])
+                .env("FCVM_FAILPOINT", format!("{stage}=kill"))
+                .run();
+            let passed = matches!(
+                (mode, stage),
+                ("bridged", "uplink-started") | ("rootless", "veth-made" | "table-made")
+            );
+            assert_eq!(killed.status.success(), passed, "{mode} {stage}: {}", killed.stderr);
+            env.wait_for_processes();
+            fcvm(&env, &["gc"]).assert_code(0);
+            assert_eq!(world.leftovers(), [""; 0], "{mode} {stage}");
+            env.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn root_vm_fifty_networks_at_once_are_apart_and_leave_nothing() {
+    let Some((world, env)) = world_for_vms() else { return };
+    for mode in ["bridged", "rootless"] {
+        let start = |_| {
+            let run = env.run(&["--network", mode, "-p", "8080:80", "net", "true"]);
+            run.env("FCVM_FAILPOINT", "network-started=stop").spawn()
+        };
+        let running: Vec<_> = (0..50).map(start).collect();
+        running.iter().for_each(Running::wait_until_stopped);
+        let all = env.list();
+        let published: std::collections::HashSet<_> = all.iter().map(|vm| vm["ports"].to_string()).collect();
+        assert_eq!((all.len(), published.len()), (50, 50));
+        for running in running {
+            running.signal(rustix::process::Signal::TERM);
+            running.signal(rustix::process::Signal::CONT);
+            running.wait().assert_code(143);
+        }
+        assert_eq!(world.leftovers(), [""; 0]);
+        env.assert_nothing_left();
+    }
+}
+
+#[test]
+fn root_vm_what_cannot_be_is_said_before_anything_boots() {
+    let Some((world, env)) = world_for_vms() else { return };
+    let taken = world.on_host(|| TcpListener::bind("198.51.100.2:7000").unwrap());
+    for (arguments, code, words) in [
+        (&["-p", "198.51.100.2:7000:80"][..], 125, "in use by"),
+        (&["-p", "192.0.2.7:7000:80"], 125, "no address `192.0.2.7`"),
+        (&["-p", "80:80:80:80"], 2, "-p"),
+        (&["-p", "99999:80"], 2, "99999"),
+        (&["--network", "none", "-p", "80"], 2, "--publish means nothing"),
+        (&["--network", "rootless", "--ip", "10.231.0.2"], 2, "--ip means nothing"),
+        (&["--network-pool", "198.51.100.0/24"], 125, "overlaps this host's route to 198.51.100.0/24"),
+        (&["--egress", "no name"], 2, "no name"),
+    ] {
+        let output = env.run(&[arguments, &["net", "true"]].concat()).run();
+        output.assert_code(code);
+        assert!(output.stderr.contains(words), "{arguments:?}: {}", output.stderr);
+    }
+    drop(taken);
+    assert_eq!(world.leftovers(), [""; 0]);
+    // Without the program that makes rules.
+    let changed = world.shell(
+        "mount -t tmpfs none /mnt && mkdir /mnt/upper /mnt/work
+         sbin=$(dirname $(readlink -f $(command -v nft)))
+         mount -t overlay -o lowerdir=$sbin,upperdir=/mnt/upper,workdir=/mnt/work none $sbin
+         rm $sbin/nft",
+    );
+    assert_eq!(changed, "");
+    let output = env.run(&["net", "true"]).run();
+    output.assert_code(125);
+    assert!(
+        output.stderr.contains("`nft`") && output.stderr.contains("apt install nftables"),
+        "{}",
+        output.stderr
+    );
+    let output = env.run(&["--network", "none", "net", "echo", "runs"]).run();
+    output.assert_stdout("runs");
+}
