@@ -208,7 +208,7 @@ fn both_ways(kind: &Kind) {
     let to = SocketAddr::new(HOST[0].parse().unwrap(), 9083);
     let peer = echo(world.outside(|| TcpStream::connect(to).unwrap()), b"");
     let peer = String::from_utf8_lossy(&peer).into_owned();
-    assert_eq!(peer.contains(ROUTER[0]), kind.is_whole, "{peer}");
+    assert!(peer.contains(ROUTER[0]), "{peer}");
     // What is at the VM's address only is nowhere else.
     let to = SocketAddr::new(HOST[0].parse().unwrap(), 8080);
     assert!(world.outside(|| TcpStream::connect(to)).is_err());

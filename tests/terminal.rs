@@ -37,6 +37,19 @@ fn vm_a_shell_has_a_terminal_of_our_size() {
 }
 
 #[test]
+fn vm_a_container_that_ends_at_a_change_of_size_leaves_its_status() {
+    let Some((_env, screen)) = at_a_terminal() else { return };
+    let script = "trap 'exit 7' WINCH; echo wait''ing; while :; do :; done";
+    screen.line(&format!("$FCVM podman run -it hello sh -c \"{script}\"; echo status: $?"));
+    screen.wait_for("waiting");
+    screen.resize(70, 18);
+    let text = screen.wait_for("status: 7");
+    assert!(!text.contains("not running"), "{text}");
+    screen.wait_for_prompt();
+    screen.assert_sane();
+}
+
+#[test]
 fn vm_full_screen_programs_follow_the_size() {
     let Some((_env, screen)) = at_a_terminal() else { return };
     screen.line("$FCVM podman run -it hello sh -c 'seq 100 > f; busybox vi f'");
@@ -60,7 +73,9 @@ fn vm_full_screen_programs_follow_the_size() {
 
 #[test]
 fn vm_ctrl_c_ends_a_boot_and_leaves_the_terminal_as_it_was() {
-    let Some((_env, screen)) = at_a_terminal() else { return };
+    let Some(env) = TestEnv::for_vms(FCVM) else { return };
+    // As large as the hypervisor's whole command line.
+    let Some(screen) = Screen::new(&env, 200, 60) else { return };
     for (filter, moment) in [("qemu=debug", "starting"), ("console=debug", "DEBUG console")] {
         screen.line(&format!("RUST_LOG={filter} $FCVM podman run -it hello sh; echo status: $?"));
         screen.wait_for(moment);

@@ -67,6 +67,10 @@ pub(crate) async fn make_volumes(container: &Container, reaper: &Reaper) -> anyh
     Ok(())
 }
 
+/// Signals are the agent's to deliver. Podman would pass on that of its terminal's size, as well as the
+/// size; where the container ends meanwhile, it fails, and may then wait for ever.
+const SIG_PROXY: &str = "--sig-proxy=false";
+
 /// Arguments of `podman run` for a container.
 ///
 /// The container shares the VM's network and its streams are Podman's own
@@ -75,7 +79,7 @@ pub(crate) async fn make_volumes(container: &Container, reaper: &Reaper) -> anyh
 /// health checks run by timers of systemd, which there is not.
 pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
     let mut arguments: Vec<String> =
-        ["run", "--pull=never", "--network=host", "--no-healthcheck"].map(String::from).into();
+        ["run", "--pull=never", "--network=host", "--no-healthcheck", SIG_PROXY].map(String::from).into();
     let mut option = |name: &str, value: &str| arguments.push(format!("--{name}={value}"));
     option("name", name);
     option("pidfile", PID_FILE);
@@ -130,7 +134,7 @@ pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
 
 /// Arguments of `podman start` for the container that [`run_arguments`] made.
 pub(crate) fn start_arguments(name: &str, container: &Container) -> Vec<String> {
-    let mut arguments: Vec<String> = ["start", "--attach", "--sig-proxy=false"].map(String::from).into();
+    let mut arguments: Vec<String> = ["start", "--attach", SIG_PROXY].map(String::from).into();
     if container.terminal.is_some() {
         arguments.push("--detach-keys=".into());
     }
