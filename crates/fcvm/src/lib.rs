@@ -19,6 +19,7 @@ pub mod output;
 pub mod process;
 pub mod random;
 pub mod setup;
+pub mod snapshot;
 pub mod state;
 pub mod storage;
 pub mod vm;

@@ -11,13 +11,14 @@ use http_body_util::Empty;
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use reqwest::Url;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::{GRACE, Outcome, too_long};
 use crate::output::sanitize;
 
 /// A request and the answer it is to get.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpCheck {
     /// The port in the guest.
     port: u16,

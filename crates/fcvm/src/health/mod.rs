@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use fcvm_link::Opener;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
@@ -39,7 +40,7 @@ const MAX_OUTPUT: usize = 500;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A check and its times.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// What is done.
     pub probe: Probe,
@@ -54,7 +55,7 @@ pub struct HealthCheck {
 }
 
 /// What a check does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Probe {
     /// Runs a command in the container, which is to end with 0.
     Command(Vec<String>),

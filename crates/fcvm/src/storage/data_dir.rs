@@ -5,6 +5,7 @@
 //! firecracker/               the same, where it is asked for it
 //! images/ blobs/             images, their disks and layers, named by digest
 //! volumes/NAME/              a named volume: what is in it, and its record
+//! snapshots/TAG/             a snapshot of a VM: memory, devices, disk
 //! vms/ID/                    a VM's own files, gone with it; of an exited one its log
 //! state/                     a JSON file per VM, and locks
 //! cache/                     may be deleted at any time
@@ -103,6 +104,12 @@ impl DataDir {
     #[must_use]
     pub fn blobs(&self) -> PathBuf {
         self.root.join("blobs")
+    }
+
+    /// Snapshots: a directory each.
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
     }
 
     /// Directories of VMs.

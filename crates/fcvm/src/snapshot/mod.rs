@@ -1,0 +1,29 @@
+//! Snapshots: machines on disk, from which any number of others can go on.
+//!
+//! ```text
+//! snapshots/TAG/             one snapshot: written under another name, renamed when it is whole
+//!   manifest.json            what it is of, what it needs, what its files are: written last
+//!   state                    processors and devices, in the hypervisor's own form
+//!   memory.bin               the guest's memory, at its own offsets; what was never written are holes
+//!   scratch.raw              the scratch disk as it was at the same moment
+//! ```
+//! All of it is immutable: clones map the memory file, and copy the disk. What a snapshot says of itself is
+//! not trusted before it is [checked](Manifest): format, files, processor, hypervisor.
+
+mod manifest;
+mod tag;
+
+pub use manifest::{
+    Asset, ContainerRecord, Contents, Cpu, Engine, FORMAT, FileRecord, ImageRecord, MachineRecord, Manifest,
+    Origin, Stamp,
+};
+pub use tag::{ParseTagError, SnapshotTag};
+
+/// The file with the state of processors and devices.
+pub const STATE: &str = "state";
+/// The file with the memory.
+pub const MEMORY: &str = "memory.bin";
+/// The file with the scratch disk.
+pub const SCRATCH: &str = "scratch.raw";
+/// The file that makes a directory a snapshot.
+pub const MANIFEST: &str = "manifest.json";
