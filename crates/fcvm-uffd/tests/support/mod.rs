@@ -100,6 +100,10 @@ impl World {
         self.server.take().unwrap().stop(|peer| peer.kill().unwrap())
     }
 
+    pub(crate) fn drop_server(&mut self) {
+        self.server = None;
+    }
+
     /// The next report that is no arrival.
     pub(crate) fn report(&self) -> Report {
         loop {
