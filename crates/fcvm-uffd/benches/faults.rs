@@ -9,6 +9,8 @@
 //! memory mapped from the file, and by uffd: how long it takes to read 32 MiB page by page, and from the spawn
 //! of Firecracker until the guest answers a byte.
 //!
+//! With `--windows` only: how many neighbours to serve, and how long to look for the next fault.
+//!
 //! `FCVM_UFFD_PEER` names another page server to compare with, which takes a socket and a memory file, and
 //! serves one VM: Firecracker's own example, say. Without it there is only ours.
 
@@ -72,6 +74,9 @@ fn main() {
         println!("skipped: needs root");
         return;
     }
+    if env::args().any(|argument| argument == "--windows") {
+        return windows();
+    }
     let peer = env::var_os("FCVM_UFFD_PEER").map(PathBuf::from);
     if peer.is_none() {
         println!("skipped: the other page server: FCVM_UFFD_PEER names none");
@@ -91,26 +96,65 @@ fn processes(rounds: usize, peer: Option<&Path>, table: &mut Table) {
     fs::write(&memory, vec![7; (PAGES * PAGE) as usize]).unwrap();
     for _ in 0..rounds {
         for who in [Who::Peer, Who::Single, Who::Ours] {
-            for (what, step) in [("touch in order, µs a page", 1), ("touch in disorder, µs a page", 7919)] {
+            for (what, step) in [
+                ("touch in order, µs a page", 1),
+                ("touch in disorder, µs a page", 7919),
+                ("touch one in 64, µs a page", 64),
+            ] {
                 let socket = directory.path().join("socket");
                 let Some(serving) = Serving::start(who, peer, &socket, &memory) else { continue };
-                let result = directory.path().join("result");
-                let vmm = Vmm::start(|| {
-                    let guest = Guest::restore(&socket, PAGES);
-                    guest.load(0, 0);
-                    let begun = Instant::now();
-                    for at in 1..PAGES {
-                        guest.load(at * step % PAGES, 0);
-                    }
-                    fs::write(&result, begun.elapsed().as_nanos().to_string()).unwrap();
-                });
-                vmm.succeed();
+                let took = touch(&directory.path().join("result"), &socket, step);
                 drop(serving);
-                let nanoseconds: f64 = fs::read_to_string(&result).unwrap().parse().unwrap();
-                table.add(what, who, nanoseconds / 1e3 / (PAGES - 1) as f64);
+                table.add(what, who, took);
             }
         }
     }
+}
+
+/// What the choices in [`Options`] are worth.
+fn windows() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = directory.path().join("memory");
+    fs::write(&memory, vec![7; (PAGES * PAGE) as usize]).unwrap();
+    println!("{:>6} {:>6} {:>9}   µs a page: in order, in disorder, one in 64", "least", "most", "eager, µs");
+    for (least_window, most_window) in [(1, 1), (4, 64), (8, 8), (8, 64), (8, 256), (16, 64), (32, 64)] {
+        for eager in [0, 20, 50, 100] {
+            let mut medians = Vec::new();
+            for step in [1, 7919, 64] {
+                let mut values: Vec<_> = (0..3)
+                    .map(|_| {
+                        let eager = Duration::from_micros(eager);
+                        let options = Options { least_window, most_window, eager, ..Options::default() };
+                        let socket = directory.path().join("socket");
+                        let _serving = Serving::ours(options, &socket, &memory);
+                        touch(&directory.path().join("result"), &socket, step)
+                    })
+                    .collect();
+                values.sort_by(f64::total_cmp);
+                medians.push(values[1]);
+            }
+            print!("{least_window:>6} {most_window:>6} {eager:>9}  ");
+            println!(" {:>8.2} {:>8.2} {:>8.2}", medians[0], medians[1], medians[2]);
+        }
+    }
+}
+
+/// Microseconds a page, of those that are touched.
+fn touch(result: &Path, socket: &Path, step: u64) -> f64 {
+    // In steps of 64 it is only some of them.
+    let count = if step == 64 { PAGES / 64 } else { PAGES };
+    let vmm = Vmm::start(|| {
+        let guest = Guest::restore(socket, PAGES);
+        guest.load(0, 0);
+        let begun = Instant::now();
+        for at in 1..count {
+            guest.load(at * step % PAGES, 0);
+        }
+        fs::write(result, begun.elapsed().as_nanos().to_string()).unwrap();
+    });
+    vmm.succeed();
+    let nanoseconds: f64 = fs::read_to_string(result).unwrap().parse().unwrap();
+    nanoseconds / 1e3 / (count - 1) as f64
 }
 
 fn clones(rounds: usize, peer: Option<&Path>, snapshot: &Snapshot, table: &mut Table) {
@@ -182,9 +226,14 @@ impl Serving {
             Who::Ours => Options::default(),
             Who::Recorded => Options { recording: Some(RecordingOptions::new(file)), ..Options::default() },
         };
+        Some(Self::ours(options, socket, memory))
+    }
+
+    fn ours(options: Options, socket: &Path, memory: &Path) -> Self {
+        fs::remove_file(socket).unwrap_or_default();
         let server = Server::new(Memory::open(memory).unwrap(), options, |_| {});
         server.listen(UnixListener::bind(socket).unwrap()).unwrap();
-        Some(Self::Ours(Some(server)))
+        Self::Ours(Some(server))
     }
 
     fn server(&self) -> &Server {

@@ -47,13 +47,8 @@ impl Door {
     pub(crate) fn open(server: Arc<Inner>, listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let closing = Arc::new(Closing { flag: AtomicBool::new(false), bell: Bell::new()? });
-        let mut porter = Porter {
-            server,
-            listener,
-            closing: closing.clone(),
-            callers: Vec::new(),
-            pause: None,
-        };
+        let mut porter =
+            Porter { server, listener, closing: closing.clone(), callers: Vec::new(), pause: None };
         let thread = thread::Builder::new().name("uffd-door".into()).spawn(move || porter.work())?;
         Ok(Self { closing, thread: Some(thread) })
     }

@@ -4,14 +4,7 @@ use std::{ops::Range, os::fd::AsFd as _};
 
 use rustix::io::Errno;
 
-use crate::{
-    Failure, Memory,
-    bitmap::Bitmap,
-    memory::SMALL,
-    statistics::add,
-    sys,
-    vm::Vm,
-};
+use crate::{Failure, Memory, bitmap::Bitmap, memory::SMALL, statistics::add, sys, vm::Vm};
 
 /// What is in a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

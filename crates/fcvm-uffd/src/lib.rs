@@ -51,6 +51,7 @@
 
 mod bitmap;
 mod door;
+mod eager;
 mod error;
 mod events;
 mod handshake;

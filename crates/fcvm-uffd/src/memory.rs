@@ -70,9 +70,8 @@ impl Memory {
         let len = metadata.len();
         let whole = usize::try_from(len).ok().filter(|_| len > 0 && len.is_multiple_of(SMALL));
         let Some(bytes) = whole else { return Err(MemoryError::Length { path, len }) };
-        let map = |mapping: Result<Mapping, Errno>| {
-            mapping.map_err(io::Error::from).map_err(failed("map", &path))
-        };
+        let map =
+            |mapping: Result<Mapping, Errno>| mapping.map_err(io::Error::from).map_err(failed("map", &path));
         let mapping = map(Mapping::of_file(&file, bytes))?;
         let zeros = map(Mapping::of_zeros(HUGE as usize))?;
         let data = find_data(&file, len).map_err(failed("find the holes of", &path))?;
@@ -204,7 +203,9 @@ mod tests {
         let (_directory, path) = sparse(1, &[]);
         for len in [0, 1, SMALL - 1, SMALL + 1] {
             File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
-            assert!(matches!(Memory::open(&path), Err(MemoryError::Length { len: found, .. }) if found == len));
+            assert!(
+                matches!(Memory::open(&path), Err(MemoryError::Length { len: found, .. }) if found == len)
+            );
         }
     }
 

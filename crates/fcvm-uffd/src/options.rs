@@ -13,6 +13,9 @@ pub struct Options {
     pub least_window: usize,
     /// The most that are copied together where it goes on from page to page: a power of two. Default: 64.
     pub most_window: usize,
+    /// How long a thread looks for the next fault before it sleeps, as long as that leaves a CPU to each such
+    /// thread's guest: at most half of the CPUs are used so. Zero: never. Default: 50 microseconds.
+    pub eager: Duration,
     /// Whether the first VM's faults are recorded and given to later VMs in advance. Default: no.
     pub recording: Option<RecordingOptions>,
 }
@@ -41,6 +44,7 @@ impl Default for Options {
             handshake_timeout: Duration::from_secs(2),
             least_window: 8,
             most_window: 64,
+            eager: Duration::from_micros(50),
             recording: None,
         }
     }

@@ -135,7 +135,10 @@ fn without(error: &WorkingSetError) -> State {
         WorkingSetError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => State::Wanted,
         // Whoever has written it would miss it.
         WorkingSetError::Version { .. } => {
-            warn!(error = error as &dyn std::error::Error, "the working set is not used, and none is recorded");
+            warn!(
+                error = error as &dyn std::error::Error,
+                "the working set is not used, and none is recorded"
+            );
             State::Off
         }
         _ => {

@@ -23,6 +23,7 @@ use crate::{
     Ending, Failure, HandshakeError, Memory, Options, Peer, Region, Released, Report, Statistics, VmId,
     WorkingSet,
     door::Door,
+    eager::Seats,
     handshake::check_uffd,
     layout::Layout,
     recording::Recording,
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     memory: Arc<Memory>,
     options: Options,
     recording: Recording,
+    seats: Seats,
     report: Box<dyn Fn(Report) + Send + Sync>,
     vms: Mutex<BTreeMap<VmId, Served>>,
     next: AtomicU64,
@@ -73,6 +75,7 @@ impl Server {
             memory,
             options,
             recording,
+            seats: Seats::new(),
             report: Box::new(report),
             vms: Mutex::default(),
             next: AtomicU64::new(1),
@@ -253,8 +256,7 @@ impl Inner {
     fn serve(&self, vm: &Vm, pid: Option<i32>) {
         debug!(vm = %vm.id, pid, "serving");
         self.report(Report::Joined { vm: vm.id, pid });
-        let service =
-            || Service::new(vm, &self.memory, &self.recording, &self.options).serve();
+        let service = || Service::new(vm, &self.memory, &self.recording, &self.seats, &self.options).serve();
         let over = catch_unwind(AssertUnwindSafe(service)).unwrap_or(Err(Failure::Panicked));
         self.recording.forget(vm.id);
         let ending = match over {

@@ -27,6 +27,7 @@ use rustix::{
 use crate::{
     Failure, Memory, WorkingSet,
     bitmap::Bitmap,
+    eager::Seats,
     events::{Event, Reader},
     install::{Installed, Pages, Source},
     options::Options,
@@ -43,6 +44,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const EAGER_TRIES: u32 = 100;
 /// The pause after that. No event tells when the kernel is ready.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How many turns are made without a look at anything but the uffd.
+const TURNS: u32 = 64;
 /// Bytes given in advance between two looks for faults.
 const PIECE: u64 = 256 << 10;
 /// Zeros cost no memory: that many pages are given at once.
@@ -64,6 +67,8 @@ pub(crate) struct Service<'a> {
     /// Faults that must wait for pages to be given back.
     waiting: Vec<usize>,
     tries: u32,
+    seats: &'a Seats,
+    eager: Duration,
     recording: &'a Recording,
     recorder: Option<Recorder>,
     advance: Option<Advance>,
@@ -90,7 +95,13 @@ struct Ready {
 }
 
 impl<'a> Service<'a> {
-    pub(crate) fn new(vm: &'a Vm, memory: &'a Memory, recording: &'a Recording, options: &Options) -> Self {
+    pub(crate) fn new(
+        vm: &'a Vm,
+        memory: &'a Memory,
+        recording: &'a Recording,
+        seats: &'a Seats,
+        options: &Options,
+    ) -> Self {
         let size = vm.layout.page_size();
         let windows = if size == crate::memory::SMALL {
             Windows::new(options.least_window, options.most_window)
@@ -114,6 +125,8 @@ impl<'a> Service<'a> {
             events: Vec::new(),
             waiting: Vec::new(),
             tries: 0,
+            seats,
+            eager: options.eager,
             recording,
             recorder,
             advance,
@@ -153,7 +166,7 @@ impl<'a> Service<'a> {
                 return Err(Failure::Deserted);
             }
             if ready.uffd || !self.waiting.is_empty() {
-                self.turn()?;
+                self.turns()?;
             } else if self.advance.is_some() && !self.gone {
                 self.advance()?;
             } else if self.recorder.as_ref().is_some_and(Recorder::is_over) {
@@ -210,10 +223,33 @@ impl<'a> Service<'a> {
         Some(soonest.saturating_duration_since(Instant::now()))
     }
 
-    /// Serves what has come, as much as is read at once.
-    fn turn(&mut self) -> Result<(), Failure> {
+    /// Serves what has come, and what comes so soon after it that it is not worth to sleep.
+    fn turns(&mut self) -> Result<(), Failure> {
+        self.turn()?;
+        if self.eager.is_zero() {
+            return Ok(());
+        }
+        let Some(_seat) = self.seats.take() else { return Ok(()) };
+        let mut until = Instant::now() + self.eager;
+        let mut turns = 1;
+        // Not for ever: there is more to look after.
+        while turns < TURNS && self.waiting.is_empty() && !self.gone {
+            if self.turn()? {
+                turns += 1;
+                until = Instant::now() + self.eager;
+            } else if Instant::now() >= until {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves what has come, as much as is read at once; whether there was anything.
+    fn turn(&mut self) -> Result<bool, Failure> {
         self.events.clear();
-        self.reader.read(self.vm.uffd.as_fd(), &mut self.events)?;
+        if !self.reader.read(self.vm.uffd.as_fd(), &mut self.events)? && self.waiting.is_empty() {
+            return Ok(false);
+        }
         let read = Instant::now();
         // What is given back first: a fault that was read with it may have come after it.
         for event in &self.events {
@@ -243,14 +279,14 @@ impl<'a> Service<'a> {
                     Installed::Gone => {
                         self.gone = true;
                         self.leaving.get_or_insert(read + GRACE);
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
             }
             self.vm.counts.fault(read, Instant::now());
         }
         self.tries = if self.waiting.is_empty() { 0 } else { self.tries + 1 };
-        Ok(())
+        Ok(true)
     }
 
     /// Serves the page that a thread waits for, and its neighbours; which.
@@ -262,11 +298,7 @@ impl<'a> Service<'a> {
             add(&self.vm.counts.prefetch_late, 1);
         }
         let source = self.pages.source(page);
-        let run = if self.pages.is_served(page) {
-            page..page + 1
-        } else {
-            self.neighbours(page, source)
-        };
+        let run = if self.pages.is_served(page) { page..page + 1 } else { self.neighbours(page, source) };
         let installed = self.pages.install(run.clone(), source, Some(page))?;
         if installed == Installed::Done
             && let Some(recorder) = &mut self.recorder

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
+    mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
 };
 
 /// `UFFDIO_*` of `linux/userfaultfd.h`: the same numbers on x86-64 and aarch64.
@@ -69,13 +69,6 @@ impl Mapping {
         // SAFETY: as above.
         let address = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE) }?;
         Ok(Self { address, len })
-    }
-
-    /// Reads a part in and maps it, so that copies from it do not fault here.
-    pub(crate) fn populate(&self, offset: usize, len: usize) -> Result<(), Errno> {
-        let from = self.at(offset, len)?;
-        // SAFETY: the range is within the mapping, and reading it in changes nothing in it.
-        unsafe { madvise(from, len, Advice::LinuxPopulateRead) }
     }
 
     /// The address of a part, if all of it is within.

@@ -63,7 +63,9 @@ fn root_vms_die_with_their_server_and_are_waited_for() {
     let released = world.stop();
     // Not one whose uffd is to be kept: they have ended.
     assert!(released.iter().all(|released| released.uffd.is_none()));
-    assert!(busy.iter().chain([&idle]).all(|vmm| Peer::of(vmm.pid()).unwrap().wait(std::time::Duration::ZERO)));
+    assert!(
+        busy.iter().chain([&idle]).all(|vmm| Peer::of(vmm.pid()).unwrap().wait(std::time::Duration::ZERO))
+    );
     busy.into_iter().for_each(Vmm::be_killed);
     idle.be_killed();
 }

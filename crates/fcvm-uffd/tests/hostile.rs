@@ -53,11 +53,13 @@ fn root_what_is_no_handshake_is_refused_with_a_reason() {
 fn root_regions_that_do_not_fit_are_refused() {
     let Some(world) = World::new(64) else { return };
     let uffd = sys::uffd().unwrap();
-    let layout = |regions: &[(u64, u64, u64)], page_size| {
-        match refused(&world, message(regions, page_size).as_bytes(), &[uffd.as_fd()]) {
-            E::Layout(error) => error,
-            other => panic!("{other:?}"),
-        }
+    let layout = |regions: &[(u64, u64, u64)], page_size| match refused(
+        &world,
+        message(regions, page_size).as_bytes(),
+        &[uffd.as_fd()],
+    ) {
+        E::Layout(error) => error,
+        other => panic!("{other:?}"),
     };
     let len = 64 * PAGE;
     assert_eq!(layout(&[], PAGE), LayoutError::Count(0));

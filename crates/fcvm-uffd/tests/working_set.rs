@@ -135,11 +135,9 @@ fn root_recording_ends_when_told_or_when_it_is_quiet_or_not_at_all() {
 #[test]
 fn root_who_wants_a_page_does_not_wait_for_the_working_set() {
     const PAGES: u64 = 64 << 10;
-    let Some(world) = World::with(PAGES, |directory| Options {
-        least_window: 8,
-        most_window: 64,
-        ..recording(directory)
-    }) else {
+    let Some(world) =
+        World::with(PAGES, |directory| Options { least_window: 8, most_window: 64, ..recording(directory) })
+    else {
         return;
     };
     let all: Vec<_> = (0..PAGES).collect();
@@ -154,7 +152,8 @@ fn root_who_wants_a_page_does_not_wait_for_the_working_set() {
 /// One that faults all the time does not keep another's single faults waiting.
 #[test]
 fn root_measured_alone_a_storm_in_one_vm_is_not_felt_by_another() {
-    let Some(world) = World::with(PAGES, |_| Options { least_window: 1, most_window: 1, ..Options::default() })
+    let Some(world) =
+        World::with(PAGES, |_| Options { least_window: 1, most_window: 1, ..Options::default() })
     else {
         return;
     };

@@ -6,7 +6,10 @@ use std::{
     mem::MaybeUninit,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::{fs::FileExt as _, net::{UnixListener, UnixStream}},
+        unix::{
+            fs::FileExt as _,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver},

@@ -41,8 +41,7 @@ pub(crate) fn fork(work: impl FnOnce()) -> Pid {
 pub(crate) fn map(len: usize, huge: bool) -> Result<u64, Errno> {
     let flags = if huge { MapFlags::PRIVATE | MapFlags::HUGETLB } else { MapFlags::PRIVATE };
     // SAFETY: the kernel chooses a free address.
-    let address =
-        unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
+    let address = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
     Ok(address.expose_provenance() as u64)
 }
 
