@@ -35,7 +35,7 @@ use crate::{
     statistics::add,
     time::timespec,
     vm::{FINISH, STOP, Vm},
-    windows::{Windows, run_around},
+    windows::{Step, Windows, run_around},
 };
 
 /// How long a VMM that has closed its socket may take to end.
@@ -298,8 +298,9 @@ impl<'a> Service<'a> {
             add(&self.vm.counts.prefetch_late, 1);
         }
         let source = self.pages.source(page);
-        let run = if self.pages.is_served(page) { page..page + 1 } else { self.neighbours(page, source) };
-        let installed = self.pages.install(run.clone(), source, Some(page))?;
+        let alone = (page..page + 1, Step::On);
+        let (run, step) = if self.pages.is_served(page) { alone } else { self.neighbours(page, source) };
+        let installed = self.install_around(page, run.clone(), step, source)?;
         if installed == Installed::Done
             && let Some(recorder) = &mut self.recorder
             && !self.pages.is_removed(page)
@@ -310,8 +311,29 @@ impl<'a> Service<'a> {
         Ok((installed, run))
     }
 
-    fn neighbours(&mut self, page: usize, source: Source) -> std::ops::Range<usize> {
-        let mut window = self.windows.around(page);
+    fn install_around(
+        &mut self,
+        page: usize,
+        run: std::ops::Range<usize>,
+        step: Step,
+        source: Source,
+    ) -> Result<Installed, Failure> {
+        if step == Step::On || run.len() == 1 || source == Source::Zeros {
+            return self.pages.install(run, source, Some(page));
+        }
+        // Who waits goes on while the neighbours are copied.
+        let installed = self.pages.install(page..page + 1, source, Some(page))?;
+        for rest in [page + 1..run.end, run.start..page] {
+            if installed == Installed::Done {
+                // What does not succeed is only not there in advance.
+                self.pages.install(rest, source, None)?;
+            }
+        }
+        Ok(installed)
+    }
+
+    fn neighbours(&mut self, page: usize, source: Source) -> (std::ops::Range<usize>, Step) {
+        let (mut window, step) = self.windows.around(page);
         if source == Source::Zeros && self.vm.layout.page_size() == crate::memory::SMALL {
             let first = page - page % ZEROS_AT_ONCE;
             window = window.start.min(first)..window.end.max(first + ZEROS_AT_ONCE);
@@ -319,7 +341,7 @@ impl<'a> Service<'a> {
         let region = self.vm.layout.region_of(page).map_or(page..page + 1, |(_, pages)| pages);
         let window = window.start.max(region.start)..window.end.min(region.end);
         let fits = |page| !self.pages.is_served(page) && self.pages.source(page) == source;
-        run_around(page, window, fits)
+        (run_around(page, window, fits), step)
     }
 
     /// Gives a piece of the working set.

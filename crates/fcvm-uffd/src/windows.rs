@@ -18,6 +18,15 @@ pub(crate) struct Windows {
     oldest: usize,
 }
 
+/// Where a fault is, seen from the ones before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Where the last ones ended: the neighbours will be wanted.
+    On,
+    /// Elsewhere: they may be.
+    Jump,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Stream {
     /// The page after the last window.
@@ -33,18 +42,18 @@ impl Windows {
         Self { least, most, streams: [Stream::default(); STREAMS], oldest: 0 }
     }
 
-    /// The pages to serve with `page`.
-    pub(crate) fn around(&mut self, page: usize) -> Range<usize> {
+    /// The pages to serve with `page`, and why these.
+    pub(crate) fn around(&mut self, page: usize) -> (Range<usize>, Step) {
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.size > 0 && stream.next == page) {
             stream.size = (stream.size * 2).min(self.most);
             stream.next = page + stream.size;
-            return page..stream.next;
+            return (page..stream.next, Step::On);
         }
         let start = page - page % self.least;
         let stream = Stream { next: start + self.least, size: self.least };
         self.streams[self.oldest] = stream;
         self.oldest = (self.oldest + 1) % STREAMS;
-        start..stream.next
+        (start..stream.next, Step::Jump)
     }
 }
 
@@ -62,20 +71,20 @@ mod tests {
     #[test]
     fn who_goes_on_gets_more_and_who_jumps_does_not() {
         let mut windows = Windows::new(4, 16);
-        assert_eq!(windows.around(6), 4..8);
-        assert_eq!(windows.around(8), 8..16);
-        assert_eq!(windows.around(101), 100..104);
-        assert_eq!(windows.around(16), 16..32);
-        assert_eq!(windows.around(32), 32..48);
-        assert_eq!(windows.around(104), 104..112);
-        assert_eq!(windows.around(0), 0..4);
+        assert_eq!(windows.around(6), (4..8, Step::Jump));
+        assert_eq!(windows.around(8), (8..16, Step::On));
+        assert_eq!(windows.around(101), (100..104, Step::Jump));
+        assert_eq!(windows.around(16), (16..32, Step::On));
+        assert_eq!(windows.around(32), (32..48, Step::On));
+        assert_eq!(windows.around(104), (104..112, Step::On));
+        assert_eq!(windows.around(0), (0..4, Step::Jump));
     }
 
     #[test]
     fn a_window_of_one_is_one() {
         let mut windows = Windows::new(1, 1);
-        assert_eq!(windows.around(6), 6..7);
-        assert_eq!(windows.around(7), 7..8);
+        assert_eq!(windows.around(6).0, 6..7);
+        assert_eq!(windows.around(7).0, 7..8);
     }
 
     #[test]

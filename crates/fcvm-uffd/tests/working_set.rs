@@ -88,7 +88,7 @@ fn root_a_damaged_working_set_is_recorded_anew() {
     world.serve(recording(world.directory.path()));
     assert!(world.server().working_set().is_none());
     assert_eq!(run(&world, &[2]).bytes_prefetched, 0);
-    assert_eq!(world.server().working_set().unwrap().ranges(), [2 * PAGE..3 * PAGE]);
+    assert_eq!(world.server().working_set().unwrap().ranges(), std::slice::from_ref(&(2 * PAGE..3 * PAGE)));
 }
 
 #[test]
