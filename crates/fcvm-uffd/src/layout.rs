@@ -177,8 +177,8 @@ mod tests {
                     if let Some((address, pages)) = layout.region_of(page) {
                         let at = address + (page - pages.start) as u64 * SMALL;
                         prop_assert_eq!(layout.page_at(at), Some(page));
-                        let found: Vec<_> = layout.pages_within(at, at + SMALL).collect();
-                        prop_assert_eq!(found, [page..page + 1]);
+                        let found: Vec<_> = layout.pages_within(at, at + SMALL).flatten().collect();
+                        prop_assert_eq!(found, [page]);
                     }
                 }
             }
