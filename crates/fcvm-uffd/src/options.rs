@@ -9,7 +9,7 @@ pub struct Options {
     pub max_vms: usize,
     /// How long a connection may take to say who it is. Default: 2 seconds.
     pub handshake_timeout: Duration,
-    /// Pages of 4096 bytes that are copied together where a guest jumps about: a power of two. Default: 8.
+    /// Pages of 4096 bytes that are copied together where a guest jumps about: a power of two. Default: 4.
     pub least_window: usize,
     /// The most that are copied together where it goes on from page to page: a power of two. Default: 64.
     pub most_window: usize,
@@ -42,7 +42,7 @@ impl Default for Options {
         Self {
             max_vms: 1024,
             handshake_timeout: Duration::from_secs(2),
-            least_window: 8,
+            least_window: 4,
             most_window: 64,
             eager: Duration::from_micros(50),
             recording: None,
