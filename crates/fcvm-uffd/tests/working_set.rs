@@ -133,7 +133,7 @@ fn root_recording_ends_when_told_or_when_it_is_quiet_or_not_at_all() {
 
 /// A demand is served before what is given in advance.
 #[test]
-fn root_who_wants_a_page_does_not_wait_for_the_working_set() {
+fn root_measured_alone_who_wants_a_page_does_not_wait_for_the_working_set() {
     const PAGES: u64 = 64 << 10;
     let Some(world) =
         World::with(PAGES, |directory| Options { least_window: 8, most_window: 64, ..recording(directory) })
