@@ -13,7 +13,7 @@ export FILTER STREAM
 
 .PHONY: help demo deps build setup-fcvm test test-unit test-fast test-all test-root test-firecracker soak \
 	lint fmt fmt-check clippy bench bench-quick bench-fuse bench-fuse-quick bench-network \
-	bench-network-quick docs man clean
+	bench-network-quick bench-uffd bench-uffd-quick docs man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,12 @@ bench-network: setup-fcvm ## Measure networks of VMs beside the host's, 5 rounds
 
 bench-network-quick: setup-fcvm ## The same, 1 round
 	cargo bench --quiet --locked -p fcvm --bench network -- --quick
+
+bench-uffd: deps ## Measure pages that clones touch first, beside the kernel and another page server, 5 rounds (root)
+	cargo bench --quiet --locked -p fcvm-uffd --bench faults
+
+bench-uffd-quick: deps ## The same, 2 rounds
+	cargo bench --quiet --locked -p fcvm-uffd --bench faults -- --quick
 
 clean: ## Remove what was built; not what `fcvm setup` made
 	cargo clean

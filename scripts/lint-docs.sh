@@ -8,7 +8,7 @@ status=0
 variables() {
     grep -rhoE 'FCVM_[A-Z]+(_[A-Z]+)*' "$@" | sort -u
 }
-if ! diff <(variables crates/*/src tests/*.rs scripts) <(variables docs/reference/environment.md); then
+if ! diff <(variables crates/*/src crates/*/benches tests/*.rs scripts) <(variables docs/reference/environment.md); then
     echo "error: docs/reference/environment.md (>) has other variables than the sources (<)" >&2
     status=1
 fi
