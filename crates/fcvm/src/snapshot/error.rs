@@ -9,6 +9,8 @@ use std::{
 use super::{FORMAT, SnapshotTag};
 use crate::state::VmName;
 
+const FETCH_AGAIN: &str = "export the snapshot again, or fetch the file again";
+
 /// A snapshot cannot be had, made, or used here.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -91,7 +93,9 @@ impl SnapshotError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unknown { .. } => "`fcvm snapshot ls` lists those there are".into(),
-            Self::Exists { tag } => format!("choose another name, or remove it first: `fcvm snapshot rm {tag}`"),
+            Self::Exists { tag } => {
+                format!("choose another name, or remove it first: `fcvm snapshot rm {tag}`")
+            }
             Self::InUse { vms, .. } if !vms.is_empty() => {
                 let names: Vec<_> = vms.iter().map(VmName::as_str).collect();
                 format!("stop what uses it first: `fcvm stop {}`", names.join(" "))
@@ -100,7 +104,15 @@ impl SnapshotError {
             Self::Format { .. } => "use the fcvm that made it, or make it again".into(),
             Self::Host { .. } => "use it on such a host, or make it again on this one".into(),
             Self::Engine { .. } => "use that hypervisor, or make the snapshot again with this one".into(),
-            Self::Archive { .. } => "export the snapshot again, or fetch the file again".into(),
+            Self::Archive { .. } => FETCH_AGAIN.into(),
+            Self::ReadArchive { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                FETCH_AGAIN.into()
+            }
             Self::Terminal => "name a file with --output FILE, or redirect the output".into(),
             Self::NoInput => "name a file, or redirect the input".into(),
             Self::NotConfirmed => "answer `y`, or add --force".into(),
@@ -116,8 +128,7 @@ impl SnapshotError {
 }
 
 fn storage_is_full(error: &SnapshotError) -> bool {
-    let full = |error: &io::Error| {
-        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    };
+    let full =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(full)
 }

@@ -51,7 +51,8 @@ impl Engine {
 
     /// Whether it loads the states that another one saved.
     fn loads(&self, other: &Self) -> bool {
-        let same = self.version == other.version || (self.series().is_some() && self.series() == other.series());
+        let same =
+            self.version == other.version || (self.series().is_some() && self.series() == other.series());
         self.name == other.name && self.accelerator == other.accelerator && same
     }
 
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn the_processor_is_what_the_kernel_says() {
-        let of = |text: &str, architecture| Cpu::of(&CpuInfo::from_read(text.as_bytes()).unwrap(), architecture);
+        let of =
+            |text: &str, architecture| Cpu::of(&CpuInfo::from_read(text.as_bytes()).unwrap(), architecture);
         let x86 = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Some CPU @ 2 GHz\n\n";
         let cpu = of(x86, "x86_64");
         assert_eq!((cpu.vendor.as_str(), cpu.model.as_str()), ("GenuineIntel", "Some CPU @ 2 GHz"));

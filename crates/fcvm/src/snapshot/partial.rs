@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -39,6 +39,7 @@ impl Partial {
         loop {
             let directory = tempfile::Builder::new()
                 .prefix(TEMPORARY_PREFIX)
+                .permissions(fs::Permissions::from_mode(0o700))
                 .tempdir_in(root)
                 .map_err(SnapshotError::io("make a directory in", root))?;
             let locked = DirectoryLock::own(directory.path());
@@ -86,7 +87,8 @@ impl Partial {
         manifest.files = files;
         for (name, record) in &mut manifest.files {
             let path = self.path(name);
-            record.stamp = self.open(name)?.metadata().map(|file| Stamp::of(&file)).map_err(read_error(&path))?;
+            record.stamp =
+                self.open(name)?.metadata().map(|file| Stamp::of(&file)).map_err(read_error(&path))?;
         }
         self.finish(manifest)
     }
@@ -147,9 +149,7 @@ impl Partial {
         // It has another name now, and must not be looked for under the old one.
         drop(directory.keep());
         failpoint::reach("snapshot-named");
-        File::open(&root)
-            .and_then(|root| root.sync_all())
-            .map_err(SnapshotError::io("write", &root))?;
+        File::open(&root).and_then(|root| root.sync_all()).map_err(SnapshotError::io("write", &root))?;
         match lock.into_shared(&target).map_err(SnapshotError::io("lock", &target))? {
             Some(lock) => Ok(Snapshot { tag, directory: target, manifest, _lock: lock }),
             // Somebody removed it between the two locks.

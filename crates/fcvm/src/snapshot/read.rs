@@ -140,9 +140,15 @@ mod tests {
     fn what_cannot_be_is_refused() {
         assert!(fault_of(|manifest| manifest.id = "x".repeat(32)).contains("its id"));
         assert!(fault_of(|manifest| manifest.link_key.clear()).contains("link key"));
-        assert!(fault_of(|manifest| manifest.machine.base.path = "../../etc/shadow".into()).contains("elsewhere"));
-        assert!(fault_of(|manifest| drop(manifest.files.remove(MEMORY))).contains("`memory.bin` is not told"));
-        assert!(fault_of(|manifest| manifest.contents = Contents::Disk).contains("to have a file `memory.bin`"));
+        assert!(
+            fault_of(|manifest| manifest.machine.base.path = "../../etc/shadow".into()).contains("elsewhere")
+        );
+        assert!(
+            fault_of(|manifest| drop(manifest.files.remove(MEMORY))).contains("`memory.bin` is not told")
+        );
+        assert!(
+            fault_of(|manifest| manifest.contents = Contents::Disk).contains("to have a file `memory.bin`")
+        );
         assert!(
             fault_of(|manifest| {
                 let file = manifest.files[SCRATCH].clone();

@@ -7,8 +7,8 @@
 //! Directories are locked themselves: a snapshot is shared by those who use it, and owned by who removes it.
 
 use std::{
-    fs,
-    io,
+    collections::BTreeMap,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     failpoint,
-    state::{Registry, RuntimeDir, VmName, VmState},
+    state::{Registry, RuntimeDir, VmName},
     storage::{DataDir, TEMPORARY_PREFIX},
 };
 
@@ -109,16 +109,23 @@ impl Store {
     /// The live VMs that came from a snapshot, by name.
     #[must_use]
     pub fn clones(&self, tag: &SnapshotTag) -> Vec<VmName> {
-        let mut vms = self.live_vms();
-        vms.retain(|vm| vm.snapshot_name.as_deref() == Some(tag.as_str()));
-        vms.into_iter().map(|vm| vm.name).collect()
+        self.all_clones().remove(tag.as_str()).unwrap_or_default()
     }
 
-    fn live_vms(&self) -> Vec<VmState> {
-        Registry::new(&self.data, RuntimeDir::from_env()).list().unwrap_or_else(|error| {
+    /// The live VMs that came from snapshots, by the snapshots' names.
+    #[must_use]
+    pub fn all_clones(&self) -> BTreeMap<String, Vec<VmName>> {
+        let vms = Registry::new(&self.data, RuntimeDir::from_env()).list().unwrap_or_else(|error| {
             tracing::debug!(%error, "which VMs there are is not known");
             Vec::new()
-        })
+        });
+        let mut clones: BTreeMap<String, Vec<VmName>> = BTreeMap::new();
+        for vm in vms {
+            if let Some(snapshot) = vm.snapshot_name {
+                clones.entry(snapshot).or_default().push(vm.name);
+            }
+        }
+        clones
     }
 
     /// Removes a snapshot, damaged or not. It is gone at once, however long that takes.
@@ -134,12 +141,18 @@ impl Store {
         };
         let failed = || SnapshotError::io("remove", &directory);
         // Empty, and so replaced by the snapshot.
-        let doomed = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(&self.root).map_err(failed())?;
+        let doomed =
+            tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(&self.root).map_err(failed())?;
         fs::rename(&directory, doomed.path()).map_err(failed())?;
         failpoint::reach("snapshot-doomed");
-        doomed.close().map_err(failed())?;
-        drop(lock);
-        Ok(())
+        match doomed.close() {
+            // Another command may have taken it for what a crash left.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed()(error)),
+            _ => {
+                drop(lock);
+                Ok(())
+            }
+        }
     }
 
     /// Removes the snapshots that nobody uses and that were made before a time, where one is given: those
