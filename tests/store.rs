@@ -307,7 +307,7 @@ fn pruning_takes_what_nobody_needs() {
     let in_use = fs::File::open(place.disk("named:1").with_file_name("lock")).unwrap();
     in_use.lock_shared().unwrap();
     let output = place.run(&["prune", "--all", "--force"]);
-    assert!(output.stderr.contains("is in use, and stays"), "{}", output.stderr);
+    assert!(output.stderr.contains("is in use by a running VM, and stays"), "{}", output.stderr);
     assert_eq!(output.ok(), "freed: 0 B");
     drop(in_use);
     let all = place.ok(&["prune", "-af"]);

@@ -12,6 +12,7 @@ use crate::{
     network::NetworkError,
     output::{PromptError, TemplateError},
     setup::SetupError,
+    snapshot::SnapshotError,
     state::StateError,
     storage::DataDirError,
     vm::{ExecError, VmError, control::ControlError},
@@ -26,7 +27,11 @@ pub const CODES: [(&str, &str); 7] = [
     ("127", "there is no such command"),
     ("128+N", "signal N ended the container or the command, or interrupted fcvm"),
     ("2", "wrong usage: nothing was done"),
-    ("1", "`fcvm setup --check`: something is missing; `fcvm image verify`: something is damaged"),
+    (
+        "1",
+        "`fcvm setup --check`: something is missing; `fcvm image verify`, `fcvm snapshot verify`: something \
+         is damaged",
+    ),
 ];
 
 /// Options that cannot be together.
@@ -60,6 +65,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| of(cause, RegistriesError::hint))
             .or_else(|| of(cause, RegistryError::hint))
             .or_else(|| of(cause, SetupError::hint))
+            .or_else(|| of(cause, SnapshotError::hint))
             .or_else(|| of(cause, StateError::hint))
             .or_else(|| of(cause, TemplateError::hint))
             .or_else(|| of(cause, VmError::hint))

@@ -103,7 +103,7 @@ pub struct Pull {
 /// Remove images.
 ///
 /// By name, the name goes, and the image with its last name. By id, the image
-/// goes. An image that a running VM uses stays.
+/// goes. An image that a running VM or a snapshot needs stays.
 #[derive(Debug, clap::Args)]
 pub struct Rm {
     /// Names or ids of images
@@ -167,11 +167,11 @@ pub struct Load {
 
 /// Remove images without names, and layers that no image has.
 ///
-/// An image that a running VM uses stays. Downloads that were interrupted go,
+/// An image that a running VM or a snapshot needs stays. Downloads that were interrupted go,
 /// and are begun anew by the next pull.
 #[derive(Debug, clap::Args)]
 pub struct Prune {
-    /// Remove all images that no VM uses, with their names
+    /// Remove all images that no VM and no snapshot needs, with their names
     #[arg(short, long)]
     pub all: bool,
     /// Only images stored before (until=24h, until=2026-01-31T12:00:00Z) or with more or fewer
@@ -262,7 +262,7 @@ impl FromStr for PruneFilter {
 }
 
 /// A time, or how long ago it was, in seconds since 1970.
-fn moment(text: &str) -> Option<u64> {
+pub(super) fn moment(text: &str) -> Option<u64> {
     if let Ok(ago) = humantime::parse_duration(text) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
         return Some(now.checked_sub(ago)?.as_secs());

@@ -22,6 +22,7 @@ pub mod restart;
 pub mod rm;
 pub mod setup;
 pub mod size;
+pub mod snapshot;
 pub mod stats;
 pub mod stop;
 pub mod top;
@@ -90,6 +91,9 @@ pub enum Command {
     /// Manage named volumes
     #[command(subcommand)]
     Volume(volume::Command),
+    /// Manage snapshots of VMs
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// Install kernel, base disk and initrd
     Setup(setup::Args),
     Completions(completions::Args),

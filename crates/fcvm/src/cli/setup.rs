@@ -13,7 +13,7 @@ pub struct Args {
     /// Write the default plan to edit: to --plan, or where it is looked for
     #[arg(long, conflicts_with = "prune")]
     pub generate_config: bool,
-    /// Remove what the plan does not need
+    /// Remove what neither the plan nor a snapshot needs
     #[arg(long, conflicts_with = "force")]
     pub prune: bool,
     /// Download Firecracker even where KVM cannot run it

@@ -6,6 +6,7 @@ use crate::{
     cli::gc::Args,
     image::{Pruning, Store},
     output::Printer,
+    snapshot,
     state::{Garbage, Registry, RuntimeDir},
     storage::DataDir,
 };
@@ -17,12 +18,13 @@ use crate::{
 pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
     let registry = Registry::new(data, RuntimeDir::from_env());
     let store = Store::open(data);
-    let (vms, files) = if args.dry_run {
-        (registry.garbage()?, store.gc(Pruning::Dry)?)
+    let snapshots = snapshot::Store::open(data);
+    let (vms, files, halves) = if args.dry_run {
+        (registry.garbage()?, store.gc(Pruning::Dry)?, snapshots.garbage()?)
     } else {
-        (registry.remove_garbage()?, store.gc(Pruning::Real)?)
+        (registry.remove_garbage()?, store.gc(Pruning::Real)?, snapshots.collect_garbage()?)
     };
-    for garbage in vms.into_iter().chain(files.into_iter().map(Garbage::Path)) {
+    for garbage in vms.into_iter().chain(files.into_iter().chain(halves).map(Garbage::Path)) {
         printer.data(match garbage {
             Garbage::Vm(name) => format!("VM {name}, whose process died"),
             Garbage::Ended(name) => format!("VM {name}, whose process died, but for its record and log"),

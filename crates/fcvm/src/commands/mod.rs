@@ -20,6 +20,7 @@ pub mod rename;
 pub mod restart;
 pub mod rm;
 pub mod setup;
+pub mod snapshot;
 pub mod stats;
 pub mod stop;
 mod targets;
@@ -37,6 +38,7 @@ use crate::{
     exit,
     image::{Pruning, Store},
     output::{self, Printer},
+    snapshot::Store as SnapshotStore,
     state::{Registry, RuntimeDir, StateError},
     storage::DataDir,
 };
@@ -96,6 +98,7 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
         Command::Logout(args) => logout::run(&args, printer),
         Command::Image(command) => image::run(command, &data, printer),
         Command::Volume(command) => volume::run(command, &data, printer),
+        Command::Snapshot(command) => snapshot::run(command, &data, printer),
         Command::Setup(args) => setup::run(args, &data, printer),
         Command::Completions(args) => completions::run(&args, printer),
     }
@@ -139,5 +142,8 @@ fn collect_garbage(data: &DataDir) {
     }
     if let Err(error) = Store::open(data).gc(Pruning::Real) {
         tracing::warn!(%error, "what interrupted work on images left could not be removed");
+    }
+    if let Err(error) = SnapshotStore::open(data).collect_garbage() {
+        tracing::warn!(%error, "what interrupted work on snapshots left could not be removed");
     }
 }

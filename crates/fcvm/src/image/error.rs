@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use super::{
     credentials::CredentialsError, disk::DiskError, name::NameError, reference::ReferenceError,
-    registries::RegistriesError, registry::RegistryError, transport::TransportError,
+    registries::RegistriesError, registry::RegistryError, store::Holder, transport::TransportError,
 };
 use crate::{hash::Digest, storage::LockError};
 
@@ -59,8 +59,8 @@ pub enum ImageError {
     Space { path: PathBuf, needed: u64, available: u64 },
     #[error("failed to make the disk of image {}", digest.short())]
     Disk { digest: Digest, source: Box<DiskError> },
-    #[error("image `{name}` is in use by a running VM")]
-    InUse { name: String },
+    #[error("image `{name}` is in use by {holder}")]
+    InUse { name: String, holder: Holder },
     #[error("image `{name}` has {} names", names.len())]
     SeveralNames { name: String, names: Vec<String> },
     #[error("the layers of image {} are not in the store", digest.short())]
@@ -110,7 +110,7 @@ impl ImageError {
                 )
             }
             Self::Disk { source, .. } => return source.hint(),
-            Self::InUse { .. } => "stop the VM first".into(),
+            Self::InUse { holder, .. } => holder.advice(),
             Self::SeveralNames { names, .. } => {
                 format!("remove them all with --force, or one by name: {}", names.join(", "))
             }

@@ -30,7 +30,7 @@ pub use reference::{EngineName, ImageRef, ReferenceError};
 pub use resolve::{PullPolicy, resolve};
 pub use save::{SaveFormat, Saved, Target as SaveTarget, save};
 pub use store::{
-    BlobUsage, Damage, Details, Files, Filter, Force, ImageUsage, Listed, NameRecord, Origin, Outcome,
-    Prunable, Pruned, Pruning, Refetch, Removed, Repair, Store, StoredImage, Usage, UseLock, Wrong,
+    BlobUsage, Damage, Details, Files, Filter, Force, Holder, ImageUsage, Listed, NameRecord, Origin,
+    Outcome, Prunable, Pruned, Pruning, Refetch, Removed, Repair, Store, StoredImage, Usage, UseLock, Wrong,
 };
 pub use words::{Words, WordsError};

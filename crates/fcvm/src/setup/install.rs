@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     output::Printer,
+    snapshot,
     storage::{DataDir, Lock, TEMPORARY_PREFIX},
 };
 
@@ -132,7 +133,7 @@ fn remove_leftovers(data: &DataDir) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Removes assets that the plan does not need, and those of other agents.
+/// Removes assets that neither the plan nor a snapshot needs, and those of other agents.
 ///
 /// # Errors
 /// Where assets of the plan are missing, or a file cannot be removed.
@@ -144,11 +145,16 @@ pub fn prune(data: &DataDir, overrides: &Overrides) -> Result<Vec<PathBuf>, Setu
     for (_, path) in assets.files() {
         keep.extend([path.to_owned(), manifest_path(path)]);
     }
-    keep.extend(assets.kernel.parent().map(Path::to_owned));
+    let snapshots = data.snapshots();
+    let kept = snapshot::assets(data).map_err(|source| SetupError::io("read", &snapshots, source))?;
+    for path in kept {
+        keep.extend([manifest_path(&path), path]);
+    }
     let mut removed = Vec::new();
     for directory in [data.kernels(), data.rootfs(), data.initrd()] {
         for path in entries(&directory)? {
-            if !keep.contains(&path) {
+            // A kernel lies in a directory of its own.
+            if !keep.iter().any(|kept| kept.starts_with(&path)) {
                 remove(&path)?;
                 removed.push(path);
             }

@@ -8,15 +8,38 @@
 //!   scratch.raw              the scratch disk as it was at the same moment
 //! ```
 //! All of it is immutable: clones map the memory file, and copy the disk. What a snapshot says of itself is
-//! not trusted before it is [checked](Manifest): format, files, processor, hypervisor.
+//! not trusted before it is [checked](Snapshot::check): format, files, processor, hypervisor. How it comes and
+//! goes is drawn in `store.rs`; as one file it can go elsewhere ([`export`], [`import`]).
 
+mod archive;
+mod blocks;
+mod digest;
+mod error;
+mod host;
+mod lock;
 mod manifest;
+mod needs;
+mod partial;
+mod read;
+mod saved;
+mod store;
 mod tag;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
+pub use archive::{export, import};
+pub use error::SnapshotError;
+pub use host::Host;
 pub use manifest::{
     Asset, ContainerRecord, Contents, Cpu, Engine, FORMAT, FileRecord, ImageRecord, MachineRecord, Manifest,
     Origin, Stamp,
 };
+pub(crate) use needs::{assets, user_of_image};
+pub use partial::Partial;
+pub use saved::Snapshot;
+pub use store::{Listed, Pruned, Store};
 pub use tag::{ParseTagError, SnapshotTag};
 
 /// The file with the state of processors and devices.

@@ -20,7 +20,7 @@ pub(super) fn run(args: &Prune, store: &Store, printer: &Printer) -> anyhow::Res
     if !args.force {
         let what = match which {
             Prunable::Unnamed => "images without names",
-            Prunable::Unused => "all images that no VM uses",
+            Prunable::Unused => "all images that no VM and no snapshot needs",
         };
         if !printer.confirm(format_args!("this removes {what}, and layers that no image has"))? {
             return Err(ImageError::NotConfirmed.into());
@@ -37,8 +37,8 @@ fn tell(pruned: &Pruned, deleted: &str, freed: &str, printer: &Printer) -> anyho
         }
         printer.data(format_args!("{deleted}: {digest}"))?;
     }
-    for digest in &pruned.in_use {
-        printer.note(format_args!("image {} is in use, and stays", digest.short()));
+    for (digest, holder) in &pruned.in_use {
+        printer.note(format_args!("image {} is in use by {holder}, and stays", digest.short()));
     }
     let bytes = ByteSize(pruned.disks + pruned.blobs).display().si();
     printer.data(format_args!("{freed}: {bytes}"))?;

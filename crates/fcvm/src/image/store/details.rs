@@ -61,15 +61,6 @@ impl Store {
         }
     }
 
-    /// Whether a VM runs it, or it is being made or removed.
-    pub(super) fn is_in_use(&self, digest: &Digest) -> Result<bool, ImageError> {
-        match self.own(digest, &digest.to_string()) {
-            Ok(_) => Ok(false),
-            Err(ImageError::InUse { .. }) => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The image, as far as it can be loaded.
     pub(super) fn usable(&self, digest: &Digest) -> Result<Option<StoredImage>, ImageError> {
         match self.load(digest) {

@@ -31,6 +31,7 @@
 mod blobs;
 mod build;
 mod details;
+mod holder;
 mod image;
 mod json;
 mod names;
@@ -47,6 +48,7 @@ use std::path::PathBuf;
 
 pub(super) use blobs::{BlobAdder, PendingBlob};
 pub use details::Details;
+pub use holder::Holder;
 pub use image::{StoredImage, UseLock};
 pub use names::{NameRecord, Origin};
 pub(super) use partial::PartialBlob;
@@ -69,6 +71,7 @@ pub struct Store {
     images: PathBuf,
     blobs: PathBuf,
     cache: PathBuf,
+    snapshots: PathBuf,
     registries: RegistryFiles,
 }
 
@@ -93,7 +96,13 @@ impl Store {
     /// The store of a data directory, with other configuration of registries than the user's.
     #[must_use]
     pub fn with_registries(data: &DataDir, registries: RegistryFiles) -> Self {
-        Self { images: data.images(), blobs: data.blobs(), cache: data.cache(), registries }
+        Self {
+            images: data.images(),
+            blobs: data.blobs(),
+            cache: data.cache(),
+            snapshots: data.snapshots(),
+            registries,
+        }
     }
 
     /// Where archives that cannot be read at random are put for a while.

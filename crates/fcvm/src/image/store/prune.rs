@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, os::unix::fs::MetadataExt as _};
 
-use super::{Store, names::LockedNames};
+use super::{Holder, Store, names::LockedNames};
 use crate::{
     hash::Digest,
     image::{FullName, ImageError},
@@ -43,8 +43,8 @@ pub enum Pruning {
 pub struct Pruned {
     /// The images and the names they had.
     pub images: Vec<(Digest, Vec<FullName>)>,
-    /// Images that a VM uses, which stay.
-    pub in_use: Vec<Digest>,
+    /// Images that somebody needs, which stay.
+    pub in_use: Vec<(Digest, Holder)>,
     /// Bytes of disks.
     pub disks: u64,
     /// Bytes of blobs, unfinished downloads among them.
@@ -66,21 +66,24 @@ impl Store {
             }
             let size = self.size_on_disk(&digest);
             let names = match mode {
-                Pruning::Dry if self.is_in_use(&digest)? => None,
-                Pruning::Dry => Some(self.names_of(&digest)?.into_iter().map(|(name, _)| name).collect()),
+                Pruning::Dry => match self.holder(&digest)? {
+                    Some(holder) => Err(holder),
+                    None => Ok(self.names_of(&digest)?.into_iter().map(|(name, _)| name).collect()),
+                },
                 Pruning::Real => match self.remove_unused(&digest, which) {
-                    Ok(names) => names,
-                    Err(ImageError::InUse { .. }) => None,
+                    Ok(Some(names)) => Ok(names),
+                    Ok(None) => Err(Holder::Vm),
+                    Err(ImageError::InUse { holder, .. }) => Err(holder),
                     Err(error) => return Err(error),
                 },
             };
             match names {
-                Some(names) => {
+                Ok(names) => {
                     gone.insert(digest);
                     pruned.disks += size;
                     pruned.images.push((digest, names));
                 }
-                None => pruned.in_use.push(digest),
+                Err(holder) => pruned.in_use.push((digest, holder)),
             }
         }
         pruned.blobs = match mode {

@@ -1,17 +1,12 @@
 //! Removing images and their names, and what crashes left.
 
-use std::{
-    collections::HashSet,
-    fs::{File, TryLockError},
-    io,
-    path::PathBuf,
-};
+use std::{collections::HashSet, io, path::PathBuf};
 
 use super::{
     Pruning, Store,
     blobs::Unused,
     build::temporary_prefix,
-    image::{LOCK, MANIFEST, read_verified},
+    image::{MANIFEST, read_verified},
     names::LockedNames,
 };
 use crate::{
@@ -43,7 +38,7 @@ impl Store {
     /// id the image with its name.
     ///
     /// # Errors
-    /// Where there is none, a VM uses it, or an id has several names and `force` is not given.
+    /// Where there is none, a VM or a snapshot needs it, or an id has several names and `force` is not given.
     pub fn remove(&self, image: &ImageRef, force: Force) -> Result<Removed, ImageError> {
         let unknown = || ImageError::Unknown { name: image.to_string() };
         let (name, digest) = match image {
@@ -139,21 +134,6 @@ impl Store {
             blobs.extend(layers.iter().map(|layer| layer.digest.hex()));
         }
         blobs
-    }
-
-    /// Locks the image against use, unless a VM uses it.
-    pub(super) fn own(&self, digest: &Digest, name: &str) -> Result<Option<File>, ImageError> {
-        let path = self.directory(digest).join(LOCK);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ImageError::Read { path, source }),
-        };
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Err(ImageError::InUse { name: name.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(ImageError::Read { path, source }),
-        }
     }
 
     /// Removes an image's directory, which is gone at once however long the removal takes.

@@ -29,7 +29,7 @@ pub struct Usage {
     pub images: Vec<ImageUsage>,
     /// Blobs.
     pub blobs: BlobUsage,
-    /// Blobs that only images refer to which no VM uses, and those to which none does.
+    /// Blobs that only images refer to which nobody needs, and those to which none does.
     pub reclaimable_blobs: Files,
     /// What may be deleted at any time.
     pub cache: Files,
@@ -50,7 +50,7 @@ pub struct ImageUsage {
     pub blobs: u64,
     /// Its blobs that others have too.
     pub shared: u64,
-    /// Whether a VM uses it.
+    /// Whether a VM or a snapshot needs it.
     pub in_use: bool,
 }
 
@@ -93,7 +93,7 @@ impl Store {
                 disk: self.size_on_disk(&digest),
                 blobs: mine().map(|(blob, _)| size(blob)).sum(),
                 shared: mine().filter(|(_, by)| by.len() > 1).map(|(blob, _)| size(blob)).sum(),
-                in_use: self.is_in_use(&digest)?,
+                in_use: self.holder(&digest)?.is_some(),
             });
         }
         let idle = images.iter().filter(|image| !image.in_use).map(|image| image.digest).collect();

@@ -269,7 +269,7 @@ impl Store {
         let outcome = match compare(&fresh, disk)? {
             Comparison::Same | Comparison::OtherMaker => None,
             Comparison::Different if matches!(repair, Repair::No) => Some(Outcome::Left),
-            Comparison::Different => match self.own(&digest, &digest.to_string()) {
+            Comparison::Different => match self.own_disk(&digest, &digest.to_string()) {
                 Err(ImageError::InUse { .. }) => Some(Outcome::InUse),
                 Err(error) => return Err(error),
                 Ok(_use) => {
