@@ -11,9 +11,9 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 # Tests by (part of a) name, and their output as it comes: make test FILTER=image STREAM=1
 export FILTER STREAM
 
-.PHONY: help demo deps build setup-fcvm test test-unit test-fast test-all test-root test-firecracker soak \
+.PHONY: help demo deps build setup-fcvm test test-unit test-fast test-all test-root test-firecracker test-restore soak \
 	lint fmt fmt-check clippy bench bench-quick bench-fuse bench-fuse-quick bench-network \
-	bench-network-quick bench-uffd bench-uffd-quick docs man clean
+	bench-network-quick bench-clone bench-clone-quick bench-uffd bench-uffd-quick docs man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-root: ## The same, and those that need root (root_*)
 
 test-firecracker: ## Run tests of VMs on a real Firecracker: FCVM_FIRECRACKER, or in PATH
 	@scripts/test.sh firecracker
+
+test-restore: ## Run what clones of snapshots are to be, on this machine's hypervisor or FCVM_TEST_HYPERVISOR
+	@scripts/test.sh restore
 
 soak: ## Start, use and stop VMs in the background 200 times, with sudden deaths: ROUNDS=, FCVM_SOAK_SEED=
 	@FCVM_SOAK_ROUNDS=$${FCVM_SOAK_ROUNDS:-$(or $(ROUNDS),200)} FILTER=soak_of_lives STREAM=1 scripts/test.sh here
@@ -89,6 +92,12 @@ bench-network: setup-fcvm ## Measure networks of VMs beside the host's, 5 rounds
 
 bench-network-quick: setup-fcvm ## The same, 1 round
 	cargo bench --quiet --locked -p fcvm --bench network -- --quick
+
+bench-clone: setup-fcvm ## Measure how fast clones of a snapshot answer, and their memory, 15 rounds
+	cargo bench --quiet --locked -p fcvm --bench clone
+
+bench-clone-quick: setup-fcvm ## The same, 3 rounds
+	cargo bench --quiet --locked -p fcvm --bench clone -- --quick
 
 bench-uffd: deps ## Measure pages that clones touch first, beside the kernel and another page server, 5 rounds (root)
 	cargo bench --quiet --locked -p fcvm-uffd --bench faults

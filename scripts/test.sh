@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a tier of the tests: unit, fast, all, root, or here (all that can run here); or the group
-# firecracker: tests of VMs, the same as in the tiers, on a real Firecracker.
+# Runs a tier of the tests: unit, fast, all, root, or here (all that can run here); or a group: firecracker,
+# tests of VMs, the same as in the tiers, on a real Firecracker; restore, those of snapshots and clones.
 #
 # A test's tier is in its name: slow_* takes minutes, root_* needs root, vm_*
 # (also slow_vm_*, root_vm_*) boots VMs, any other needs neither. A test that
@@ -21,8 +21,8 @@ case $tier in
     unit) left_out=(slow root vm) ;;
     fast) left_out=(slow root) ;;
     all) left_out=(root) ;;
-    root | firecracker) left_out=() ;;
-    *) echo "error: no tier \`$tier\`: unit, fast, all, root, here or firecracker" >&2; exit 2 ;;
+    root | firecracker | restore) left_out=() ;;
+    *) echo "error: no tier \`$tier\`: unit, fast, all, root, here, firecracker or restore" >&2; exit 2 ;;
 esac
 
 # What a VM on Firecracker is to show. The others test what is the same whatever runs the VM, or QEMU.
@@ -94,6 +94,7 @@ if cargo nextest --version > /dev/null 2>&1; then
         named=$(printf ' | test(=%s)' "${firecracker_group[@]}")
         run+=(--profile firecracker -E "binary(firecracker_api) | binary(firecracker)$named")
     fi
+    if [[ $tier == restore ]]; then run+=(-E "binary(restore) | binary(snapshots)"); fi
     if [[ -n ${STREAM:-} ]]; then run+=(--no-capture); fi
     if [[ -n ${FILTER:-} ]]; then run+=("$FILTER"); fi
     "${run[@]}" 2>&1 | tee "$work/log" || status=${PIPESTATUS[0]}
@@ -105,8 +106,10 @@ if cargo nextest --version > /dev/null 2>&1; then
     passed=$(sum '[0-9]+(?= passed)')
     failed=$(($(sum '[0-9]+(?= failed)') + $(sum '[0-9]+(?= timed out)') + $(sum '[0-9]+(?= exec failed)')))
 else
-    test=(cargo test --release --locked --workspace "${features[@]}" --no-fail-fast --lib --bins --tests)
-    cargo test --release --locked --workspace "${features[@]}" --lib --bins --tests --no-run
+    targets=(--lib --bins --tests)
+    if [[ $tier == restore ]]; then targets=(--test restore --test snapshots); fi
+    test=(cargo test --release --locked --workspace "${features[@]}" --no-fail-fast "${targets[@]}")
+    cargo test --release --locked --workspace "${features[@]}" "${targets[@]}" --no-run
     "${test[@]}" -- --list --format terse 2> /dev/null | sed -n 's/: test$//p' > "$work/names"
     if [[ -n ${FILTER:-} ]]; then
         grep -F -- "$FILTER" "$work/names" > "$work/filtered" || true

@@ -287,6 +287,8 @@ fn vm_firecracker_runs_on_while_nobody_reads_its_console() {
         options: MachineOptions::default(),
         metadata: None,
         runtime_dir: directory,
+        save_dir: env.root().to_owned(),
+        saved: None,
     };
     let backend = firecracker::find(of("FCVM_FIRECRACKER").as_deref(), &data).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -70,6 +70,8 @@ fn vm_a_host_that_reconnects_finds_the_guest_again() {
         options: MachineOptions::default(),
         metadata: None,
         runtime_dir: env.sockets().to_owned(),
+        save_dir: env.root().to_owned(),
+        saved: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -141,7 +141,10 @@ fn snapshots_are_listed_inspected_and_removed() {
     assert_eq!(fcvm(&env, &["ls", "-q"]).ok(), "disk\nweb");
     let table = fcvm(&env, &["ls"]).ok();
     let lines: Vec<_> = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
-    assert_eq!(lines[0], ["TAG", "ID", "CREATED", "CONTENTS", "IMAGE", "HYPERVISOR", "SIZE", "CLONES"]);
+    assert_eq!(
+        lines[0],
+        ["TAG", "ID", "CREATED", "CONTENTS", "IMAGE", "HYPERVISOR", "SIZE", "CLONES", "SERVERS"]
+    );
     assert_eq!((lines[1][0], lines[2][0], lines[2][1]), ("disk", "web", "0123456789ab"), "{table}");
     assert!(table.contains("machine    localhost/hello:latest   firecracker 1.16.1"), "{table}");
     let all = json(&env, &["ls", "--json"]);

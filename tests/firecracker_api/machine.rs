@@ -61,6 +61,8 @@ fn machine(env: &FirecrackerEnv, runtime_dir: PathBuf, options: MachineOptions) 
         network: None,
         options,
         metadata: Some(json!({ "name": "machine" })),
+        save_dir: runtime_dir.clone(),
+        saved: None,
         runtime_dir,
     }
 }

@@ -275,19 +275,27 @@ async fn output(pipe: Arc<Descriptor>, host: OutputStreams) {
     }
 }
 
-/// Moves a pipe's bytes to the host's stream until the pipe ends. A stream that
-/// broke is replaced by the next; a chunk that was cut then is sent again.
+/// Moves a pipe's bytes to the host's stream until the pipe ends. A stream is replaced by the next, which is
+/// of a later session; a chunk that was cut then is sent again.
 async fn drain(pipe: Arc<Descriptor>, streams: &mut mpsc::Receiver<Stream>) {
     let mut chunk = vec![0; CHUNK];
     let Some(mut stream) = streams.recv().await else { return };
     loop {
-        let read = match pipe.read(&mut chunk).await {
-            Ok(read) => read,
-            // So a terminal tells that its other end is closed; a pipe does not fail.
-            Err(error) => {
-                tracing::debug!(%error, "the container's output is at its end");
-                0
+        let read = tokio::select! {
+            biased;
+            // One that broke takes its end without a word, and only the next can tell the host of it.
+            Some(next) = streams.recv() => {
+                stream = next;
+                continue;
             }
+            read = pipe.read(&mut chunk) => match read {
+                Ok(read) => read,
+                // So a terminal tells that its other end is closed; a pipe does not fail.
+                Err(error) => {
+                    tracing::debug!(%error, "the container's output is at its end");
+                    0
+                }
+            },
         };
         loop {
             let moved =

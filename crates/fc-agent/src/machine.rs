@@ -3,14 +3,17 @@
 use std::{path::PathBuf, sync::Arc};
 
 use fcvm_link::Stream;
-use fcvm_proto::{BootPlan, Failure, FailureKind, Job, Outcome, Port, ToHost};
+use fcvm_proto::{BootPlan, Failure, FailureKind, Job, Outcome, Port, Restore, ToHost};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     build,
     container::{self, InputStreams, OutputStreams, Runs, Wish},
     exec::{Execs, Running},
-    fault, guest, init, podman,
+    fault,
+    guest::{self, Frozen, restored},
+    init::{self, DeferredModules},
+    podman,
     reaper::Reaper,
     tcp,
     volumes::{Lanes, Volumes},
@@ -30,6 +33,12 @@ pub(crate) struct Machine {
     wishes: mpsc::Sender<Wish>,
     execs: Execs,
     lanes: Lanes,
+    /// What the container is, while it runs.
+    running: watch::Receiver<Option<Running>>,
+    diagnosis: DeferredModules,
+    frozen: Option<Frozen>,
+    /// The epoch that was applied last.
+    epoch: Option<[u8; 16]>,
     /// Taken by the job.
     means: Option<Means>,
 }
@@ -51,6 +60,7 @@ impl Machine {
         reaper: Reaper,
         lanes: Lanes,
         volumes: Volumes,
+        diagnosis: DeferredModules,
     ) -> Self {
         let (stdin, stdin_end) = mpsc::channel(QUEUE);
         let (stdout, stdout_end) = mpsc::channel(QUEUE);
@@ -64,8 +74,12 @@ impl Machine {
         };
         let (running, runs) = watch::channel(None);
         Self {
-            execs: Execs::new(reaper.clone(), runs),
+            execs: Execs::new(reaper.clone(), runs.clone()),
             lanes,
+            running: runs,
+            diagnosis,
+            frozen: None,
+            epoch: None,
             outbox,
             reaper,
             streams: [stdin, stdout, stderr],
@@ -112,6 +126,52 @@ impl Machine {
         if self.wishes.try_send(wish).is_err() {
             tracing::debug!(?wish, "nobody wants it");
         }
+    }
+
+    /// Nothing on the scratch disk changes any more until [`thaw`](Self::thaw), once the host has heard of it.
+    pub(crate) fn freeze(&mut self) {
+        // A machine that goes on from a snapshot is to be quick, and this one is not yet one.
+        if let Err(error) = self.diagnosis.load() {
+            tracing::debug!(error = format!("{error:#}"), "connections will not be ended");
+        }
+        let outbox = self.outbox.clone();
+        let told = move |frozen: std::io::Result<()>| {
+            let failed = frozen.err().map(|error| error.to_string());
+            drop(outbox.blocking_send(ToHost::Frozen(failed)));
+        };
+        // One that is frozen thaws first.
+        self.frozen = None;
+        match Frozen::begin(told) {
+            Ok(frozen) => self.frozen = Some(frozen),
+            Err(error) => {
+                let answer = ToHost::Frozen(Some(error.to_string()));
+                if self.outbox.try_send(answer).is_err() {
+                    tracing::warn!("the host does not hear that the disk is not frozen");
+                }
+            }
+        }
+    }
+
+    /// The scratch disk may change again.
+    pub(crate) fn thaw(&mut self) {
+        self.frozen = None;
+    }
+
+    /// Becomes what the host says of a guest that goes on from a snapshot; once for each epoch.
+    ///
+    /// # Errors
+    /// Where it does not become that. The disk is thawed all the same.
+    pub(crate) fn restore(&mut self, restore: &Restore) -> anyhow::Result<()> {
+        if self.epoch == Some(restore.epoch) {
+            return Ok(());
+        }
+        let container = self.running.borrow().clone();
+        let applied = restored::apply(restore, container.as_ref());
+        self.thaw();
+        applied?;
+        restored::write(restore, container.as_ref())?;
+        self.epoch = Some(restore.epoch);
+        Ok(())
     }
 
     /// Starts the job, once: a repeated plan is that of a host that reconnected.

@@ -36,7 +36,7 @@ pub(crate) async fn serve(guest: Guest, link: Handle) -> anyhow::Result<()> {
         // Before the host hears of us.
         lanes.listen()?;
     }
-    let mut machine = Machine::new(guest.root, outbox, reaper, lanes, volumes);
+    let mut machine = Machine::new(guest.root, outbox, reaper, lanes, volumes, guest.diagnosis);
     let device = {
         let _link = link.enter();
         device::Port::open(guest.transport)?
@@ -103,6 +103,12 @@ async fn session(
                     machine.wish(Wish::Restart);
                 }
                 Some(ToGuest::Ping(number)) => sender.send(&ToHost::Pong(number)).await?,
+                Some(ToGuest::Freeze) => machine.freeze(),
+                Some(ToGuest::Thaw) => machine.thaw(),
+                Some(ToGuest::Restore(restore)) => {
+                    let failed = machine.restore(&restore).err().map(|error| format!("{error:#}"));
+                    sender.send(&ToHost::Restored(failed)).await?;
+                }
                 Some(ToGuest::OutputClosed(port)) => machine.close_output(port),
                 Some(ToGuest::PowerOff) => break End::PowerOff,
                 None => break End::SessionOver,

@@ -38,6 +38,42 @@ pub(crate) fn add_entropy(random: &File, bytes: &[u8; 64]) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Makes the kernel's random generators anew of its pool.
+///
+/// # Errors
+/// Where `random` is not `/dev/random`, or the caller is not root.
+pub(crate) fn reseed(random: &File) -> io::Result<()> {
+    /// `_IO('R', 0x07)`
+    const RNDRESEEDCRNG: u32 = 0x5207;
+    // SAFETY: the request takes no argument; no memory is involved.
+    let result = unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Syncs the file system on which a file lies, and has all that would change it wait.
+///
+/// # Errors
+/// Where the kernel cannot, or it is frozen already.
+pub(crate) fn freeze(file: &File) -> io::Result<()> {
+    /// `_IOWR('X', 119, int)`
+    const FIFREEZE: u32 = 0xc004_5877;
+    // SAFETY: whatever its number says, the request reads and writes no argument.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), FIFREEZE as _, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets a frozen file system go on.
+///
+/// # Errors
+/// Where it is not frozen.
+pub(crate) fn thaw(file: &File) -> io::Result<()> {
+    /// `_IOWR('X', 120, int)`
+    const FITHAW: u32 = 0xc004_5878;
+    // SAFETY: as of `freeze`.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), FITHAW as _, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Kills every process but this one (PID 1).
 pub(crate) fn kill_all() -> io::Result<()> {
     // SAFETY: no memory is involved; -1 means all processes but PID 1 and the caller.

@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -54,8 +55,12 @@ pub struct Link {
 /// Opens streams to the other side.
 #[derive(Debug, Clone)]
 pub struct Opener {
-    requests: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
+    /// Shared by all copies, so that all lead the same way.
+    requests: Arc<Mutex<Requests>>,
 }
+
+/// Where streams are asked for.
+type Requests = mpsc::Sender<oneshot::Sender<yamux::Stream>>;
 
 impl Opener {
     /// Opens a stream to a port.
@@ -64,11 +69,23 @@ impl Opener {
     /// Where the session ended.
     pub async fn open(&self, port: Port) -> Result<Stream, LinkError> {
         let (reply, stream) = oneshot::channel();
-        self.requests.send(reply).await.map_err(|_| LinkError::Closed)?;
+        let requests = self.requests().clone();
+        requests.send(reply).await.map_err(|_| LinkError::Closed)?;
         let mut stream = stream.await.map_err(|_| LinkError::Closed)?.compat();
         stream.write_all(&port.number().to_le_bytes()).await?;
         stream.flush().await?;
         Ok(Stream(stream))
+    }
+
+    /// From now on this one and its copies open streams where the other one does: the session that they
+    /// were of has been followed by another.
+    pub fn lead_to(&self, other: &Self) {
+        let requests = other.requests().clone();
+        *self.requests() = requests;
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,7 +156,8 @@ where
     let connection = yamux::Connection::new(pipe.compat(), config, mode);
     let (requests, wanted) = mpsc::channel(BACKLOG);
     let (accepted, streams) = mpsc::channel(BACKLOG);
-    let link = Link { opener: Opener { requests }, incoming: Incoming { streams } };
+    let opener = Opener { requests: Arc::new(Mutex::new(requests)) };
+    let link = Link { opener, incoming: Incoming { streams } };
     (link, drive(connection, wanted, accepted))
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootPlan, TerminalSize};
+use crate::{BootPlan, Restore, TerminalSize};
 
 /// The agent's first message in every session. Its leading fields never change
 /// their place, so that any two versions can tell each other apart.
@@ -42,6 +42,12 @@ pub enum ToGuest {
     Restart,
     /// To be answered with the same number.
     Ping(u64),
+    /// Sync the scratch file system and let nothing change it until `Thaw`. Answered by `Frozen`.
+    Freeze,
+    /// It may be changed again.
+    Thaw,
+    /// Answers the `Hello` of a guest that goes on from a snapshot. Answered by `Restored`.
+    Restore(Box<Restore>),
 }
 
 /// Guest to host.
@@ -56,6 +62,10 @@ pub enum ToHost {
     Ended(Outcome),
     /// The answer to `Ping`.
     Pong(u64),
+    /// The answer to `Freeze`: why it is not frozen, where it is not.
+    Frozen(Option<String>),
+    /// The answer to `Restore`: why the guest is not what it was told to be, where it is not.
+    Restored(Option<String>),
 }
 
 /// Milestones of a guest's life, for `--timings` and for state.
@@ -190,18 +200,20 @@ mod tests {
                 0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
             ]
         );
-        let orders: [(ToGuest, &[u8]); 6] = [
+        let orders: [(ToGuest, &[u8]); 8] = [
             (ToGuest::Signal(1), &[1, 2]),
             (ToGuest::OutputClosed(3), &[2, 3]),
             (ToGuest::Resize(TerminalSize { rows: 1, columns: 2 }), &[3, 1, 2]),
             (ToGuest::PowerOff, &[4]),
             (ToGuest::Restart, &[5]),
             (ToGuest::Ping(6), &[6, 6]),
+            (ToGuest::Freeze, &[7]),
+            (ToGuest::Thaw, &[8]),
         ];
         for (message, body) in orders {
             assert_eq!(frame::encode(&message).unwrap()[frame::HEADER..], *body);
         }
-        let cases: [(ToHost, &[u8]); 5] = [
+        let cases: [(ToHost, &[u8]); 7] = [
             (ToHost::Log(LogRecord { level: LogLevel::Warn, message: "w".into() }), &[0, 1, 1, b'w']),
             (ToHost::Reached(Stage::ContainerEnded, 5), &[1, 2, 5]),
             (ToHost::Ended(Outcome::Status(7)), &[2, 0, 7]),
@@ -210,10 +222,23 @@ mod tests {
                 &[2, 1, 0, 1, b'f'],
             ),
             (ToHost::Pong(4), &[3, 4]),
+            (ToHost::Frozen(None), &[4, 0]),
+            (ToHost::Restored(Some("r".into())), &[5, 1, 1, b'r']),
         ];
         for (message, body) in cases {
             assert_eq!(frame::encode(&message).unwrap()[frame::HEADER..], *body);
         }
+        let restore = Restore {
+            epoch: [9; 16],
+            identity: Identity { id: "i".into(), name: "n".into(), hostname: "h".into() },
+            time_unix_nanos: 3,
+            entropy: vec![4],
+            network: Network::default(),
+        };
+        let mut expected = vec![9];
+        expected.extend([9; 16]);
+        expected.extend([1, b'i', 1, b'n', 1, b'h', 3, 1, 4, 0, 0, 0, 0, 0]);
+        assert_eq!(frame::encode(&ToGuest::Restore(Box::new(restore))).unwrap()[frame::HEADER..], expected);
         assert_eq!(frame::encode(&Job::BuildImage).unwrap()[frame::HEADER..], [1]);
     }
 }

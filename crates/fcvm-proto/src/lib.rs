@@ -6,7 +6,8 @@
 //! and [`ToHost`]; the output and input ports carry raw bytes; more commands have the [`exec`] ports.
 //!
 //! The first message on the control port is the agent's [`Hello`]. The host
-//! answers with [`ToGuest::Start`] and its [`BootPlan`].
+//! answers with [`ToGuest::Start`] and its [`BootPlan`], or with [`ToGuest::Restore`] where the guest
+//! goes on from a snapshot ([`restore`]).
 //!
 //! Wire bytes are frozen by tests: whoever breaks one bumps [`PROTOCOL`].
 
@@ -15,6 +16,7 @@ pub mod control;
 pub mod exec;
 pub mod frame;
 pub mod port;
+pub mod restore;
 pub mod session;
 pub mod tcp;
 pub mod transport;
@@ -25,10 +27,11 @@ pub use control::{Failure, FailureKind, Hello, LogLevel, LogRecord, Outcome, Sta
 pub use exec::{ExecEvent, ExecOrder, ExecRequest, ExecTarget, TerminalSize};
 pub use frame::{FrameError, MAX_FRAME};
 pub use port::Port;
+pub use restore::Restore;
 pub use tcp::{TcpReply, TcpRequest};
 pub use transport::Transport;
 pub use volume::{Lane, Volume, VolumeKind};
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.
-pub const PROTOCOL: u16 = 6;
+pub const PROTOCOL: u16 = 7;

@@ -90,6 +90,12 @@ impl Fcvm {
         self
     }
 
+    /// The plain command, for who times it.
+    #[must_use]
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
     /// Starts it.
     #[must_use]
     pub fn spawn(mut self) -> Running {

@@ -97,6 +97,9 @@ fn claim(registry: &Registry) -> anyhow::Result<Claim> {
         mounts: Vec::new(),
         labels: BTreeMap::new(),
         restart_policy: RestartPolicy::No,
+        process_type: fcvm::state::ProcessType::Vm,
+        snapshot: None,
+        serve_pid: None,
     })?;
     claim.update(|vm| vm.status = Status::Running)?;
     Ok(claim)

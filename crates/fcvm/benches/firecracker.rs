@@ -191,6 +191,8 @@ async fn by_fcvm(
         options: MachineOptions::default(),
         metadata: with_metadata().then(metadata),
         runtime_dir: directory.to_owned(),
+        save_dir: directory.to_owned(),
+        saved: None,
     };
     let begun = Instant::now();
     let machine = backend.launch(&machine)?;

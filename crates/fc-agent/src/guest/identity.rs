@@ -1,6 +1,6 @@
 //! Who this guest is: host name, machine id, `/etc/hosts`, `/etc/resolv.conf`.
 
-use std::{fmt::Write as _, fs, io};
+use std::{fmt::Write as _, fs, io, path::Path};
 
 use fcvm_proto::{Identity, Network};
 
@@ -11,6 +11,27 @@ pub(super) fn write(identity: &Identity, network: &Network) -> io::Result<()> {
     fs::write("/etc/machine-id", format!("{}\n", identity.id))?;
     fs::write("/etc/hosts", hosts(&identity.hostname, network))?;
     fs::write("/etc/resolv.conf", resolvers(network))
+}
+
+/// The same for a container, whose files Podman has in this directory; mounted, so that they stay what they
+/// are.
+pub(super) fn write_for_container(
+    directory: &Path,
+    identity: &Identity,
+    network: &Network,
+) -> io::Result<()> {
+    for (name, text) in [
+        ("hostname", format!("{}\n", identity.hostname)),
+        ("hosts", hosts(&identity.hostname, network)),
+        ("resolv.conf", resolvers(network)),
+    ] {
+        let path = directory.join(name);
+        // One that the container shall not have is not there.
+        if path.exists() {
+            fs::write(path, text)?;
+        }
+    }
+    Ok(())
 }
 
 fn hosts(hostname: &str, network: &Network) -> String {

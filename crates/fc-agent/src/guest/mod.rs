@@ -1,14 +1,20 @@
-//! What the boot plan makes of a guest: identity, time, randomness, network.
+//! What the boot plan makes of a guest: identity, time, randomness, network; and again, of one that goes on
+//! from a snapshot.
 
 pub(crate) mod clock;
+mod connections;
 mod entropy;
+mod frozen;
 mod identity;
 mod interfaces;
 mod netlink;
+pub(crate) mod restored;
 mod settings;
 
 use anyhow::Context as _;
 use fcvm_proto::BootPlan;
+
+pub(crate) use frozen::Frozen;
 
 /// Applies the plan, job aside.
 ///

@@ -29,6 +29,8 @@ pub(crate) struct Guest {
     pub(crate) root: anyhow::Result<Disks>,
     /// What volumes need of the kernel.
     pub(crate) fuse: DeferredModules,
+    /// What ends connections.
+    pub(crate) diagnosis: DeferredModules,
     /// Nanoseconds since the kernel's start.
     pub(crate) started: u64,
 }
@@ -55,6 +57,7 @@ pub(crate) fn run() -> anyhow::Result<Guest> {
         modules::load_on_demand("vmw_vsock_virtio_transport")?;
     }
     let fuse = DeferredModules::open("fuse")?;
+    let diagnosis = DeferredModules::open("tcp_diag")?;
     if let Err(error) = devices::start() {
         // The host sees a balloon that stays empty; an interface that is not there is told of later.
         tracing::warn!(error = format!("{error:#}"), "a device does not work");
@@ -66,7 +69,7 @@ pub(crate) fn run() -> anyhow::Result<Guest> {
     if root.is_ok() {
         readahead::start();
     }
-    Ok(Guest { key, transport, root, fuse, started })
+    Ok(Guest { key, transport, root, fuse, diagnosis, started })
 }
 
 /// Whether this is a machine without a way to power off: one whose link is vsock.

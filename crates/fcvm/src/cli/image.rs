@@ -171,7 +171,7 @@ pub struct Load {
 /// and are begun anew by the next pull.
 #[derive(Debug, clap::Args)]
 pub struct Prune {
-    /// Remove all images that no VM and no snapshot needs, with their names
+    /// Remove all images that nobody needs, with their names
     #[arg(short, long)]
     pub all: bool,
     /// Only images stored before (until=24h, until=2026-01-31T12:00:00Z) or with more or fewer

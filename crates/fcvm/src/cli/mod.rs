@@ -1,5 +1,6 @@
 //! The command line: clap types only, one file per command; no I/O.
 
+pub mod clone;
 pub mod completions;
 pub mod cp;
 pub mod events;

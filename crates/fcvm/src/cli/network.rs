@@ -9,7 +9,7 @@ use super::size;
 use crate::network::{Driver, Egress, HostEntry, MacAddress, Mode, POOL, Ports, Prefix, Publish};
 
 /// Options of `fcvm podman run` for its network.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Network {
     /// How the VM reaches others, and they it [default: bridged as root, else rootless]
     #[arg(long, visible_alias = "net", value_enum, env = "FCVM_NETWORK", value_name = "MODE")]

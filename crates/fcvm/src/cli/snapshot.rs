@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::image::moment;
+use super::{
+    clone::{Create, Run, Serve},
+    image::moment,
+};
 use crate::snapshot::SnapshotTag;
 
 /// Subcommands of `fcvm snapshot`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    Create(Create),
     Export(Export),
     Import(Import),
     Inspect(Inspect),
@@ -18,6 +22,8 @@ pub enum Command {
     Prune(Prune),
     #[command(visible_aliases = ["remove", "delete"])]
     Rm(Rm),
+    Run(Box<Run>),
+    Serve(Serve),
     Verify(Verify),
 }
 

@@ -97,8 +97,8 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
         Command::Login(args) => login::run(&args, printer),
         Command::Logout(args) => logout::run(&args, printer),
         Command::Image(command) => image::run(command, &data, printer),
+        Command::Snapshot(command) => snapshot::run(command, role, &data, printer),
         Command::Volume(command) => volume::run(command, &data, printer),
-        Command::Snapshot(command) => snapshot::run(command, &data, printer),
         Command::Setup(args) => setup::run(args, &data, printer),
         Command::Completions(args) => completions::run(&args, printer),
     }

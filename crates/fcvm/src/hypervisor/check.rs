@@ -74,7 +74,11 @@ mod tests {
     use std::{path::Path, process::ExitStatus};
 
     use super::*;
-    use crate::hypervisor::{Connecting, CpuTemplate, Death, HugePages, Jail, Machine, MachineConfig};
+    use crate::{
+        hypervisor::{Connecting, CpuTemplate, Death, HugePages, Jail, Machine, MachineConfig},
+        snapshot::Engine,
+        storage::DataDir,
+    };
 
     /// One that can all or nothing.
     #[derive(Debug)]
@@ -96,6 +100,7 @@ mod tests {
                 cpu_templates: able,
                 jailer: able,
                 stream_network: able,
+                page_server: able,
             }
         }
 
@@ -104,6 +109,10 @@ mod tests {
         }
 
         fn reconnect(&self, _: &Path) -> Connecting {
+            unreachable!("only asked")
+        }
+
+        fn engine(&self, _: &DataDir) -> Result<Engine, HypervisorError> {
             unreachable!("only asked")
         }
 

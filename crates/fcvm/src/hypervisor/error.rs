@@ -24,8 +24,8 @@ pub enum HypervisorError {
     /// Firecracker is nowhere.
     #[error("Firecracker was not found")]
     NoFirecracker,
-    /// What was given as Firecracker is something else.
-    #[error("`{program}` is no Firecracker: its `--version` says `{said}`")]
+    /// A program does not tell its version: it is something else.
+    #[error("`{program}` does not say which version it is: its `--version` says `{said}`")]
     NoVersion {
         /// The program.
         program: PathBuf,
@@ -59,6 +59,40 @@ pub enum HypervisorError {
     /// Firecracker did not do what it was asked.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// QEMU did not do what it was asked.
+    #[error("QEMU did not do `{command}`: {why}")]
+    Qmp {
+        /// The command.
+        command: &'static str,
+        /// In its words, cleaned.
+        why: String,
+    },
+    /// What a machine is to go on from cannot be read.
+    #[error("failed to open the saved state `{path}`")]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A guest's memory cannot be saved.
+    #[error("failed to save the guest's memory to `{path}`")]
+    SaveMemory {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A machine that is made like this cannot be saved.
+    #[error("{hypervisor} cannot save a machine {that}")]
+    NotSaved {
+        /// The backend.
+        hypervisor: &'static str,
+        /// What it is.
+        that: &'static str,
+    },
     /// The machine runs, and its agent cannot be reached.
     #[error("failed to reach the guest by socket `{path}`")]
     Link {
@@ -312,6 +346,14 @@ impl HypervisorError {
             Self::NeedsTap => Some(
                 "use --hypervisor qemu, or let this user open /dev/net/tun".into(),
             ),
+            Self::SaveMemory { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(
+                "free some space, or choose another data directory with --data-dir".into(),
+            ),
+            Self::SaveMemory { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(
+                "the kernel keeps processes from reading others' memory: see kernel.yama.ptrace_scope".into(),
+            ),
+            Self::NotSaved { .. } => Some("start it in another way, or use --disk-only".into()),
+            Self::Qmp { .. } | Self::Saved { .. } | Self::SaveMemory { .. } => None,
             Self::Show { .. } | Self::ReadCpuTemplate { .. } | Self::Socket { .. } | Self::Start { .. } | Self::Link { .. } => None,
         }
     }

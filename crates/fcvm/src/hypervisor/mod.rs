@@ -12,8 +12,10 @@ mod nic;
 mod options;
 mod process;
 mod qemu;
+mod saving;
 mod select;
 mod telling;
+mod version;
 
 use std::{
     fmt,
@@ -27,12 +29,15 @@ use fcvm_proto::{Interface, session::LinkKey};
 use serde_json::Value;
 use tokio::{net::UnixStream, sync::watch};
 
+use crate::{snapshot::Engine, storage::DataDir};
+
 pub use check::Request;
 pub use error::HypervisorError;
 pub use host::{HostMemory, HugePages, Virtualization, virtualization};
 pub use nic::{Nic, NicBackend};
 pub use options::{CpuTemplate, DiskLimits, Jail, MachineOptions, Pages};
 pub use process::VmmProcess;
+pub use saving::{Save, Saved, Saving};
 pub use select::{Choice, Selection, Wanted, select};
 pub use telling::{GuestMemory, Traffic, guest_memory, traffic};
 
@@ -72,6 +77,12 @@ pub trait Hypervisor: std::fmt::Debug {
         None
     }
 
+    /// What it is, for states that only the same can load.
+    ///
+    /// # Errors
+    /// Where its version cannot be found out.
+    fn engine(&self, data: &DataDir) -> Result<Engine, HypervisorError>;
+
     /// What it means that the process of a machine ended so, with these last messages.
     fn death(&self, status: ExitStatus, messages: &str) -> Death;
 }
@@ -95,6 +106,8 @@ pub struct Capabilities {
     pub jailer: bool,
     /// Whether a network interface can be behind a socket, and not only a tap.
     pub stream_network: bool,
+    /// Whether a page server can fill a machine's memory.
+    pub page_server: bool,
 }
 
 /// A machine to be made: plain data.
@@ -126,6 +139,10 @@ pub struct MachineConfig {
     pub metadata: Option<Value>,
     /// Directory for sockets: short, private, there.
     pub runtime_dir: PathBuf,
+    /// Directory for what is saved of it: empty, on a disk, the machine's own.
+    pub save_dir: PathBuf,
+    /// What it goes on from, instead of booting.
+    pub saved: Option<Saved>,
 }
 
 /// A disk of a machine.
@@ -167,6 +184,8 @@ pub struct Machine {
     pub stopped: watch::Receiver<Option<Stop>>,
     /// The network interfaces that the guest has to set up.
     pub interfaces: Vec<Interface>,
+    /// Saves it.
+    pub save: Box<dyn Save>,
 }
 
 /// The way to the agent, to be waited for: as long as the machine takes to boot, at least.
@@ -248,5 +267,7 @@ fn test_machine() -> MachineConfig {
         options: MachineOptions::default(),
         metadata: None,
         runtime_dir: "/run".into(),
+        save_dir: "/save".into(),
+        saved: None,
     }
 }

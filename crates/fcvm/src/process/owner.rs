@@ -11,6 +11,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::watch;
+
 /// A process, told apart from any other that has or had its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
@@ -101,6 +103,16 @@ impl Owner {
         // The descriptor names whoever has the number now; only then is it known to be the same.
         let same = Self::look(self.pid)?.is_some_and(|(now, _)| now == *self);
         Ok(same.then_some(pidfd))
+    }
+
+    /// Waits for the end of that very process.
+    ///
+    /// # Errors
+    /// Where the kernel cannot tell.
+    pub async fn ended(&self) -> io::Result<()> {
+        let Some(pidfd) = self.pidfd()? else { return Ok(()) };
+        drop(watch(pidfd)?.readable().await?);
+        Ok(())
     }
 
     fn send(&self, signal: Signal) -> io::Result<Option<OwnedFd>> {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     hash::Digest,
+    snapshot::{Asset, MachineRecord},
     storage::{DataDir, Lock},
 };
 
@@ -97,6 +98,36 @@ impl Assets {
             base,
             base_digest,
             scratch_template,
+        })
+    }
+
+    /// Those of a machine that was made before, where they are still what they were; with the disk that is to
+    /// be copied.
+    ///
+    /// # Errors
+    /// Where one is gone or another.
+    pub fn again(machine: &MachineRecord, data: &DataDir, scratch: PathBuf) -> Result<Self, SetupError> {
+        let path = |asset: &Asset| data.root().join(&asset.path);
+        for asset in [&machine.kernel, &machine.base] {
+            let path = path(asset);
+            if Manifest::verify(&path)? != Some(asset.sha256) {
+                return Err(SetupError::Corrupt { path });
+            }
+        }
+        // What is in it has been running since.
+        let initrd = path(&machine.initrd);
+        if !initrd.exists() {
+            return Err(SetupError::Missing { path: initrd });
+        }
+        Ok(Self {
+            kernel: path(&machine.kernel),
+            kernel_digest: machine.kernel.sha256,
+            kernel_release: String::new(),
+            initrd,
+            agent_digest: machine.initrd.sha256,
+            base: path(&machine.base),
+            base_digest: machine.base.sha256,
+            scratch_template: scratch,
         })
     }
 

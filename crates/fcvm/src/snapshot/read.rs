@@ -24,7 +24,7 @@ struct Version {
 
 impl Contents {
     /// The files that there must be.
-    pub(super) fn files(self) -> &'static [&'static str] {
+    pub(crate) fn files(self) -> &'static [&'static str] {
         match self {
             Self::Machine => &[STATE, MEMORY, SCRATCH],
             Self::Disk => &[SCRATCH],
@@ -144,7 +144,8 @@ mod tests {
             fault_of(|manifest| manifest.machine.base.path = "../../etc/shadow".into()).contains("elsewhere")
         );
         assert!(
-            fault_of(|manifest| drop(manifest.files.remove(MEMORY))).contains("`memory.bin` is not told")
+            fault_of(|manifest| manifest.files.retain(|name, _| name != MEMORY))
+                .contains("`memory.bin` is not told")
         );
         assert!(
             fault_of(|manifest| manifest.contents = Contents::Disk).contains("to have a file `memory.bin`")

@@ -207,7 +207,12 @@ impl Store {
     fn abandoned(&self) -> Result<Vec<(PathBuf, DirectoryLock)>, SnapshotError> {
         let failed = || SnapshotError::io("read", &self.root);
         let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            // Who may not look may not remove anything either; what needs snapshots says so.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
+            {
+                return Ok(Vec::new());
+            }
             entries => entries.map_err(failed())?,
         };
         let mut abandoned = Vec::new();

@@ -424,7 +424,7 @@ fn an_archive_of_something_else_is_refused() {
         (whole().file(MANIFEST).compress(), "`manifest.json` does not belong"),
         (whole().entry(EntryType::Symlink, STATE, b"").compress(), "`state` does not belong"),
         (whole().entry(EntryType::Directory, STATE, b"").compress(), "`state` does not belong"),
-        (whole().entry(EntryType::GNUSparse, STATE, b"").compress(), "does not belong"),
+        (whole().entry(EntryType::GNUSparse, STATE, b"").compress(), "failed to read"),
         (pax("17 path=../state\n").file(STATE).compress(), "failed to read"),
         (pax("22 GNU.sparse.major=1\n").file(STATE).compress(), "failed to read"),
         // More than any header is.

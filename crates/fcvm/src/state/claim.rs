@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::{Registry, StateError, VmName, VmState};
-use crate::network::{
-    Allocation, Neighbour, NetworkError, Others, Protocol, Request, Reservations, Route,
-    allocate::{allocate, publish_exposed},
+use crate::{
+    network::{
+        Allocation, Neighbour, NetworkError, Others, Protocol, Request, Reservations, Route,
+        allocate::{allocate, publish_exposed},
+    },
+    storage::DataDir,
 };
 
 /// A recorded VM of this process. Dropped, everything of it is removed.
@@ -53,6 +56,12 @@ impl Claim {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The data directory that it is in.
+    #[must_use]
+    pub fn data(&self) -> &DataDir {
+        &self.registry.data
     }
 
     /// The VM's sockets.
@@ -158,7 +167,6 @@ mod tests {
     use crate::{
         network::{Driver, Mode},
         state::{Life, NewVm, RestartPolicy, RuntimeDir},
-        storage::DataDir,
     };
 
     fn claim(registry: &Registry, name: &str) -> Claim {
@@ -173,6 +181,9 @@ mod tests {
             mounts: Vec::new(),
             labels: BTreeMap::new(),
             restart_policy: RestartPolicy::No,
+            process_type: crate::state::ProcessType::Vm,
+            snapshot: None,
+            serve_pid: None,
         };
         registry.claim(vm).unwrap()
     }

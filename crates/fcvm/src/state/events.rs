@@ -365,6 +365,9 @@ mod tests {
             mounts: Vec::new(),
             labels: BTreeMap::new(),
             restart_policy: crate::state::RestartPolicy::No,
+            process_type: crate::state::ProcessType::Vm,
+            snapshot: None,
+            serve_pid: None,
         }
     }
 

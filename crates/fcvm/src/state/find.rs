@@ -61,6 +61,9 @@ mod tests {
                 mounts: Vec::new(),
                 labels: BTreeMap::new(),
                 restart_policy: RestartPolicy::No,
+                process_type: crate::state::ProcessType::Vm,
+                snapshot: None,
+                serve_pid: None,
             };
             registry.claim(vm).unwrap()
         };

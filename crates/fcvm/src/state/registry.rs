@@ -16,6 +16,7 @@ use super::{
 use crate::{
     output::sanitize,
     process::{Owner, cgroup},
+    snapshot::SnapshotTag,
     storage::{AtomicFile, DataDir, Lock},
 };
 use jiff::Timestamp;
@@ -58,6 +59,12 @@ pub struct NewVm {
     pub labels: BTreeMap<String, String>,
     /// Whether its container runs again.
     pub restart_policy: RestartPolicy,
+    /// What kind of process owns it.
+    pub process_type: ProcessType,
+    /// The snapshot that it goes on from, or that it serves.
+    pub snapshot: Option<SnapshotTag>,
+    /// Of a clone: who serves its memory, with which it ends.
+    pub serve_pid: Option<i32>,
 }
 
 /// How a VM lives, and what of it stays.
@@ -78,6 +85,17 @@ impl Registry {
         Self { data: data.clone(), runtime }
     }
 
+    /// The servers of snapshots that run, by name.
+    ///
+    /// # Errors
+    /// As of [`list_all`](Self::list_all).
+    pub fn servers(&self) -> Result<Vec<VmState>, StateError> {
+        let mut servers = self.read_all()?;
+        servers.retain(|server| server.process_type == ProcessType::Serve && server.is_alive());
+        servers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(servers)
+    }
+
     /// All VMs on record, by name. Files that cannot be understood are
     /// left alone, with a warning.
     ///
@@ -85,6 +103,7 @@ impl Registry {
     /// Where the directory cannot be read.
     pub fn list_all(&self) -> Result<Vec<VmState>, StateError> {
         let mut vms = self.read_all()?;
+        vms.retain(|vm| vm.process_type != ProcessType::Serve);
         vms.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(vms)
     }
@@ -124,7 +143,7 @@ impl Registry {
             format: FORMAT,
             id,
             name,
-            process_type: ProcessType::Vm,
+            process_type: vm.process_type,
             owner: Owner::current().map_err(StateError::Identify)?,
             hypervisor_process: None,
             hypervisor: vm.hypervisor,
@@ -147,8 +166,8 @@ impl Registry {
             labels: vm.labels,
             cpus: vm.cpus,
             memory_mib: vm.memory_mib,
-            serve_pid: None,
-            snapshot_name: None,
+            serve_pid: vm.serve_pid,
+            snapshot_name: vm.snapshot.map(String::from),
             mounts: vm.mounts,
             network: None,
             ports: Vec::new(),
@@ -373,6 +392,9 @@ mod tests {
             mounts: Vec::new(),
             labels: BTreeMap::new(),
             restart_policy: RestartPolicy::No,
+            process_type: crate::state::ProcessType::Vm,
+            snapshot: None,
+            serve_pid: None,
         }
     }
 

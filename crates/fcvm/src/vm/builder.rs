@@ -67,6 +67,9 @@ impl GuestBuilder<'_> {
             mounts: Vec::new(),
             labels: BTreeMap::new(),
             restart_policy: RestartPolicy::No,
+            process_type: crate::state::ProcessType::Vm,
+            snapshot: None,
+            serve_pid: None,
         })?;
         let archive_path = claim.directory().join("image.tar");
         let file = File::create_new(&archive_path)?;
@@ -104,6 +107,7 @@ impl GuestBuilder<'_> {
             restart_policy: RestartPolicy::No,
             timeout: None,
             health: None,
+            origin: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(run(self.hypervisor, &plan, &mut claim, &mut Timings::start()))?;

@@ -121,6 +121,18 @@ pub enum VmError {
         /// The agent's words, cleaned.
         message: String,
     },
+    /// A guest that goes on from a snapshot is not what it was told to be.
+    #[error("the guest cannot go on from the snapshot: {why}")]
+    NotRestored {
+        /// The agent's words, cleaned.
+        why: String,
+    },
+    /// Who serves its memory has ended.
+    #[error("the page server {pid} of the VM has ended, and the VM with it")]
+    ServerEnded {
+        /// The server's process.
+        pid: i32,
+    },
     /// The user interrupted.
     #[error("interrupted by signal {signal}")]
     Interrupted {
@@ -158,6 +170,9 @@ impl VmError {
             }
             Self::Guest { kind: FailureKind::Base, .. } => {
                 "the plan's package list lacks podman: see `fcvm setup --generate-config`"
+            }
+            Self::ServerEnded { .. } => {
+                "`fcvm snapshot serve` has to run as long as its clones; `fcvm snapshot run --snapshot` needs none"
             }
             _ => return None,
         };

@@ -1,12 +1,17 @@
 //! The host's end of a session with the agent.
 
+use std::{
+    collections::VecDeque,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
 use fcvm_link::{
     Link, Opener, Role,
     channel::{ChannelError, Receiver, Sender},
     multiplex, session,
 };
 use fcvm_proto::{
-    BootPlan, Hello, PROTOCOL, Port, ToGuest, ToHost,
+    Hello, PROTOCOL, Port, ToGuest, ToHost,
     session::{LinkKey, SessionId},
 };
 use tokio::{
@@ -30,12 +35,14 @@ pub(super) struct Guest {
     link: Link,
     orders: mpsc::Sender<ToGuest>,
     messages: mpsc::Receiver<Result<ToHost, ChannelError>>,
+    /// What came before it was asked for.
+    early: VecDeque<ToHost>,
     /// Driver of the link, reader of messages, writer of orders: they end with the guest.
     _tasks: JoinSet<()>,
 }
 
 impl Guest {
-    /// Opens a session and hands over the plan: waits for the agent as long as it takes.
+    /// Opens a session and answers the agent's `Hello` with this order: waits for it as long as it takes.
     ///
     /// # Errors
     /// Where the pipe breaks, or the agent is none that we understand.
@@ -43,7 +50,7 @@ impl Guest {
         pipe: T,
         key: LinkKey,
         id: SessionId,
-        plan: BootPlan,
+        mut first: ToGuest,
     ) -> Result<Self, VmError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -71,7 +78,9 @@ impl Guest {
             return Err(violation("a greeting of another session"));
         }
         let mut sender = Sender::<ToGuest, _>::new(write);
-        sender.send(&ToGuest::Start(Box::new(plan))).await.map_err(violation)?;
+        // Until now a guest may have booted, for seconds.
+        date(&mut first);
+        sender.send(&first).await.map_err(violation)?;
         crate::failpoint::reach("plan-sent");
         let (orders, mut ordered) = mpsc::channel(OUTBOX);
         tasks.spawn(async move {
@@ -91,7 +100,46 @@ impl Guest {
                 }
             }
         });
-        Ok(Self { hello, link, orders, messages, _tasks: tasks })
+        Ok(Self { hello, link, orders, messages, early: VecDeque::new(), _tasks: tasks })
+    }
+
+    /// Waits until a guest that was told `Restore` is what it was told to be.
+    ///
+    /// # Errors
+    /// Where it is not, or the link breaks.
+    pub(super) async fn restored(&mut self) -> Result<(), VmError> {
+        loop {
+            match self.new_message().await.ok_or_else(|| violation("no word of its restoration"))?? {
+                ToHost::Restored(None) => return Ok(()),
+                ToHost::Restored(Some(why)) => {
+                    return Err(VmError::NotRestored { why: crate::output::sanitize(&why) });
+                }
+                message => self.early.push_back(message),
+            }
+        }
+    }
+
+    /// Waits until its scratch disk is frozen.
+    ///
+    /// # Errors
+    /// Why it is not, inside; where the link breaks, outside.
+    pub(super) async fn frozen(&mut self) -> Result<Result<(), String>, VmError> {
+        self.order(ToGuest::Freeze);
+        loop {
+            match self.new_message().await.ok_or_else(|| violation("no word of its disk"))?? {
+                ToHost::Frozen(None) => return Ok(Ok(())),
+                ToHost::Frozen(Some(why)) => return Ok(Err(crate::output::sanitize(&why))),
+                message => self.early.push_back(message),
+            }
+        }
+    }
+
+    /// Becomes the next session with the same guest: whoever opens streams does so there.
+    pub(super) fn follow(&mut self, next: Self) {
+        let opener = self.opener();
+        opener.lead_to(&next.link.opener);
+        *self = next;
+        self.link.opener = opener;
     }
 
     /// Opens streams to it.
@@ -109,7 +157,25 @@ impl Guest {
 
     /// The next message; `None` where the guest has closed. Cancel-safe.
     pub(super) async fn message(&mut self) -> Option<Result<ToHost, VmError>> {
+        match self.early.pop_front() {
+            Some(message) => Some(Ok(message)),
+            None => self.new_message().await,
+        }
+    }
+
+    async fn new_message(&mut self) -> Option<Result<ToHost, VmError>> {
         Some(self.messages.recv().await?.map_err(violation))
+    }
+}
+
+/// What tells the time tells that of now.
+fn date(order: &mut ToGuest) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    match order {
+        ToGuest::Start(plan) => plan.time_unix_nanos = now,
+        ToGuest::Restore(restore) => restore.time_unix_nanos = now,
+        _ => {}
     }
 }
 
@@ -120,7 +186,7 @@ fn violation(what: impl ToString) -> VmError {
 #[cfg(test)]
 mod tests {
     use fcvm_link::session::GuestPipe;
-    use fcvm_proto::{Identity, Job, Network};
+    use fcvm_proto::{BootPlan, Identity, Job, Network};
 
     use super::*;
 
@@ -151,7 +217,7 @@ mod tests {
             sender.send(&hello).await.unwrap();
             std::future::pending::<()>().await;
         });
-        Guest::connect(near, KEY, ID, plan()).await
+        Guest::connect(near, KEY, ID, ToGuest::Start(Box::new(plan()))).await
     }
 
     fn hello() -> Hello {

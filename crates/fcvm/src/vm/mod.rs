@@ -18,6 +18,13 @@
 //!   --restart, or a restart that was asked for ................|.................|  -> starting again,
 //!        in the same machine; in a new one, with a new disk, where it died
 //! ```
+//! A VM that goes on from a snapshot is told who it is instead of what to do, and runs at once:
+//! ```text
+//!              launch            Hello           Restored
+//!  disks made --------> loading --------> restoring --------> running ...
+//! ```
+//! What fails on the way there ends it: there is nothing to boot again.
+//!
 //! A detached VM counts as running once the process that started it has heard of it.
 //!
 //! Whatever happens, the hypervisor is dead and the output drained when
@@ -48,5 +55,5 @@ pub use builder::GuestBuilder;
 pub use detach_keys::DetachKeys;
 pub use error::VmError;
 pub use exec::{Ends, ExecError, exec, exec_id};
-pub use run::{Input, Output, Plan, Starter, run};
+pub use run::{Input, Origin, Output, Plan, Starter, run};
 pub use timings::Timings;

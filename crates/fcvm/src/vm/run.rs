@@ -1,6 +1,10 @@
 //! A run: disks, boots, output. See the states in the module above.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fcvm_proto::{Job, session::LinkKey, volume::MAX_LANES};
 use tokio::time::sleep;
@@ -17,14 +21,17 @@ use super::{
 };
 use crate::{
     health::HealthCheck,
-    hypervisor::{Access, Disk, DiskLimits, Hypervisor, MachineConfig, MachineOptions},
+    hypervisor::{Access, Disk, DiskLimits, Hypervisor, MachineConfig, MachineOptions, Saved},
     network::{Network, NetworkError, Request, Setting},
-    process::{Front, Parent, SignalNumber},
+    process::{Front, Owner, Parent, SignalNumber},
     setup::Assets,
     state::{Claim, HealthStatus, RestartPolicy, Status},
     storage::cow,
     volume::{Map, Server},
 };
+
+/// Where a machine is saved, in the VM's directory.
+const SAVE: &str = "save";
 
 /// What to run.
 #[derive(Debug)]
@@ -71,6 +78,23 @@ pub struct Plan {
     pub maps: Vec<Map>,
     /// How it reaches others.
     pub network: Request,
+    /// What the machine goes on from, instead of booting: its job is under way there.
+    pub origin: Option<Origin>,
+}
+
+/// What a machine goes on from.
+#[derive(Debug)]
+pub struct Origin {
+    /// The snapshot's id.
+    pub id: String,
+    /// The machine.
+    pub saved: Saved,
+    /// The scratch disk.
+    pub scratch: PathBuf,
+    /// Opens sessions with its agent.
+    pub link_key: LinkKey,
+    /// Who serves its memory, or would have: the machine ends with that process.
+    pub server: Option<Owner>,
 }
 
 /// Who started the process of a VM.
@@ -164,7 +188,7 @@ async fn boots(
         let boot = Boot { cpus, log: &log, restarts: &mut restarts };
         let ended = attempt(hypervisor, plan, boot, claim, timings, &mut signals).await;
         match ended {
-            Err(error) if error.may_pass() && !retried => {
+            Err(error) if error.may_pass() && !retried && plan.origin.is_none() => {
                 let error = first_line(&error);
                 tracing::warn!(error, "the guest failed to boot; once again, with one CPU");
                 timings.retry();
@@ -231,9 +255,13 @@ async fn attempt(
     signals: &mut Signals,
 ) -> Result<u8, VmError> {
     let scratch = claim.directory().join("scratch.raw");
+    let template = plan.origin.as_ref().map_or(&plan.assets.scratch_template, |origin| &origin.scratch);
     remove_scratch(&scratch)
-        .and_then(|()| cow::copy(&plan.assets.scratch_template, &scratch))
+        .and_then(|()| cow::copy(template, &scratch))
         .map_err(|source| VmError::Scratch { path: scratch.clone(), source })?;
+    if plan.origin.is_some() {
+        timings.mark("disk");
+    }
     crate::failpoint::reach("scratch-copied");
     let outputs = Outputs::new(claim.directory(), plan.output, boot.log)
         .map_err(|source| VmError::Spool { path: claim.directory().to_owned(), source })?;
@@ -257,6 +285,9 @@ async fn attempt(
         network = network(plan, claim) => network?,
         signal = ending(signals) => return Err(VmError::Interrupted { signal }),
     };
+    if plan.origin.is_some() {
+        timings.mark("network");
+    }
     let launch = Launch { disks, outputs, network: network.as_ref() };
     let status = life(hypervisor, plan, boot, launch, claim, timings, signals).await;
     if let Some(network) = network {
@@ -293,7 +324,17 @@ async fn life(
     signals: &mut Signals,
 ) -> Result<u8, VmError> {
     let Launch { disks, outputs, network } = launch;
-    let link_key = LinkKey(random()?);
+    let link_key = match &plan.origin {
+        Some(origin) => origin.link_key,
+        None => LinkKey(random()?),
+    };
+    let save_dir = claim.directory().join(SAVE);
+    match std::fs::create_dir(&save_dir) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(VmError::Scratch { path: save_dir, source });
+        }
+        _ => {}
+    }
     let servers = plan.maps.iter().map(Server::start).collect::<Result<Vec<_>, _>>()?;
     crate::failpoint::reach("volume-servers-started");
     let machine = hypervisor.launch(&MachineConfig {
@@ -310,13 +351,15 @@ async fn life(
         options: plan.machine.clone(),
         metadata: plan.has_workload().then(|| metadata::of(claim.state(), &plan.hostname)),
         runtime_dir: claim.runtime_dir().to_owned(),
+        save_dir: save_dir.clone(),
+        saved: plan.origin.as_ref().map(|origin| origin.saved.clone()),
     })?;
     timings.launched();
     crate::failpoint::reach("launched");
     let volumes = Volumes::of(servers, plan.lanes(boot.cpus))?;
-    let parts = Parts { volumes, network };
+    let parts = Parts { volumes, network, link_key, save_dir };
     let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine, boot.restarts, parts)?;
-    let status = attempt.converse(link_key, signals, &outputs).await;
+    let status = attempt.converse(signals, &outputs).await;
     // Nothing in the VM is to be kept: there is no need to wait for its shutdown.
     crate::failpoint::reach("conversed");
     attempt.kill().await;

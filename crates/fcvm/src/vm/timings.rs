@@ -29,6 +29,11 @@ impl Timings {
         self.marks.push((what, Instant::now()));
     }
 
+    /// The same, of a moment that has passed.
+    pub(super) fn mark_at(&mut self, what: &'static str, at: Instant) {
+        self.marks.push((what, at));
+    }
+
     /// A boot begins again: what the failed one took counts as one piece.
     pub(super) fn retry(&mut self) {
         self.marks.retain(|(what, _)| matches!(*what, "setup" | "image"));

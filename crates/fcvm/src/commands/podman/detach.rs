@@ -27,11 +27,26 @@ use crate::{
 /// Longest id.
 const MAX_ID: u64 = 64;
 
+/// Starts a VM in the background; tells its id.
 pub(super) fn run(data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
-    let started = commands::block_on(start())?;
+    match start_one(data, &[])? {
+        Ok(id) => {
+            printer.data(id)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(code) => Ok(code),
+    }
+}
+
+/// Starts a VM in the background, with more arguments than this process was given; its id, or the status of
+/// a start that failed, of which the reason has been said.
+pub(in crate::commands) fn start_one(
+    data: &DataDir,
+    more: &[String],
+) -> anyhow::Result<Result<String, ExitCode>> {
+    let started = commands::block_on(start(more))?;
     if let Ok(Started::Running(id)) = &started {
-        printer.data(id)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Ok(id.clone()));
     }
     // A supervisor that was ended, by whatever signal, may not have come to it.
     let registry = Registry::new(data, RuntimeDir::from_env());
@@ -39,9 +54,9 @@ pub(super) fn run(data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode>
         tracing::warn!(%error, "what a failed start left could not be removed");
     }
     match started? {
-        Started::Failed(code) => Ok(ExitCode::from(code)),
+        Started::Failed(code) => Ok(Err(ExitCode::from(code))),
         Started::Interrupted(signal) => Err(VmError::Interrupted { signal }.into()),
-        Started::Running(_) => Ok(ExitCode::SUCCESS),
+        Started::Running(id) => Ok(Ok(id)),
         Started::Died(supervisor) => {
             forget(&registry, supervisor.as_ref())?;
             anyhow::bail!("the VM's supervisor was killed")
@@ -67,12 +82,12 @@ enum Started {
     Died(Option<Owner>),
 }
 
-async fn start() -> anyhow::Result<Started> {
+async fn start(more: &[String]) -> anyhow::Result<Started> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let (ours, theirs) = UnixStream::pair()?;
-    let mut supervisor = supervisor(theirs).context("failed to start the VM's supervisor")?;
+    let mut supervisor = supervisor(theirs, more).context("failed to start the VM's supervisor")?;
     let identity = supervisor.id().and_then(|pid| Owner::of(pid.cast_signed()).ok().flatten());
     crate::failpoint::reach("parent-waits");
     ours.set_nonblocking(true)?;
@@ -116,9 +131,9 @@ async fn end(supervisor: &mut Child) -> std::io::Result<std::process::ExitStatus
     supervisor.wait().await
 }
 
-/// This program, with these arguments, in this directory.
-fn supervisor(socket: UnixStream) -> std::io::Result<Child> {
+/// This program, with these arguments and more, in this directory.
+fn supervisor(socket: UnixStream, more: &[String]) -> std::io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(SUPERVISOR).args(env::args_os().skip(1));
+    command.arg0(SUPERVISOR).args(env::args_os().skip(1)).args(more);
     command.stdin(OwnedFd::from(socket)).stdout(Stdio::null()).spawn()
 }

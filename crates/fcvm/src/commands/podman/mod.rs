@@ -1,11 +1,11 @@
 //! `fcvm podman`.
 
 mod attach;
-mod detach;
+pub(super) mod detach;
 mod id_files;
 mod machine;
-mod network;
-mod run;
+pub(super) mod network;
+pub(super) mod run;
 
 use std::process::ExitCode;
 

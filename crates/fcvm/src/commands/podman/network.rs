@@ -16,7 +16,7 @@ use crate::{
 const MOST_FORWARDED: usize = 240;
 
 /// What is asked of the network.
-pub(super) fn request(arguments: &Network) -> Result<Request, NetworkError> {
+pub(in crate::commands) fn request(arguments: &Network) -> Result<Request, NetworkError> {
     let root = rustix::process::geteuid().is_root();
     let mode = arguments.network.unwrap_or(if root { Mode::Bridged } else { Mode::Rootless });
     if let Some(option) = contradiction(arguments, mode) {
@@ -88,7 +88,7 @@ fn dns_search(arguments: &Network) -> Result<Option<Vec<String>>, NetworkError> 
 }
 
 /// The host's routes, where they matter.
-pub(super) fn host_routes(request: &Request) -> anyhow::Result<Vec<Route>> {
+pub(in crate::commands) fn host_routes(request: &Request) -> anyhow::Result<Vec<Route>> {
     if request.mode == Mode::Bridged { Ok(commands::block_on(routes())??) } else { Ok(Vec::new()) }
 }
 

@@ -74,6 +74,9 @@ pub(super) fn run(
         },
         labels: container.labels.iter().cloned().collect(),
         restart_policy: arguments.restart,
+        process_type: crate::state::ProcessType::Vm,
+        snapshot: None,
+        serve_pid: None,
         mounts: records,
     })?;
     let routes = network::host_routes(&network)?;
@@ -125,7 +128,7 @@ pub(super) fn run(
 }
 
 /// Records how it ended.
-fn finish(claim: Claim, ended: &Result<u8, VmError>) -> Result<(), StateError> {
+pub(in crate::commands) fn finish(claim: Claim, ended: &Result<u8, VmError>) -> Result<(), StateError> {
     match ended {
         Ok(code) => claim.finish(Some(*code), None),
         Err(VmError::Interrupted { signal }) => claim.finish(u8::try_from(128 + signal).ok(), None),
@@ -286,6 +289,7 @@ fn plan(
         starter,
         detach_keys: arguments.detach_keys.clone(),
         kept: !arguments.rm,
+        origin: None,
     }
 }
 

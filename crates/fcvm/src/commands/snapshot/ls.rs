@@ -1,6 +1,6 @@
 //! `fcvm snapshot ls`.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -10,6 +10,8 @@ use crate::{
     cli::snapshot::Ls,
     output::{Printer, ago, table},
     snapshot::{Contents, Engine, Listed, SnapshotTag, Store},
+    state::{HealthStatus, Registry, RuntimeDir},
+    storage::DataDir,
 };
 
 /// Digits of an id that people are shown.
@@ -29,11 +31,22 @@ struct Line {
     size: u64,
     /// How many live VMs came from it.
     clones: usize,
+    /// Who serves it.
+    servers: Vec<ServerLine>,
     /// Why it cannot be used, where it cannot be understood.
     error: Option<String>,
 }
 
-pub(super) fn run(args: &Ls, store: &Store, printer: &Printer) -> anyhow::Result<ExitCode> {
+/// A process of `fcvm snapshot serve`.
+#[derive(Debug, Clone, Serialize)]
+struct ServerLine {
+    pid: i32,
+    health: HealthStatus,
+    /// How many live VMs are with it.
+    clones: usize,
+}
+
+pub(super) fn run(args: &Ls, store: &Store, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
     let all = store.list()?;
     if args.quiet {
         for Listed { tag, .. } in all {
@@ -43,7 +56,12 @@ pub(super) fn run(args: &Ls, store: &Store, printer: &Printer) -> anyhow::Result
     }
     let clones = store.all_clones();
     let clones = |tag: &SnapshotTag| clones.get(tag.as_str()).map_or(0, Vec::len);
-    let lines: Vec<_> = all.into_iter().map(|listed| line(clones(&listed.tag), listed)).collect();
+    let servers = servers(&Registry::new(data, RuntimeDir::from_env()))?;
+    let servers = |tag: &SnapshotTag| servers.get(tag.as_str()).cloned().unwrap_or_default();
+    let lines: Vec<_> = all
+        .into_iter()
+        .map(|listed| Line { servers: servers(&listed.tag), ..line(clones(&listed.tag), listed) })
+        .collect();
     if args.json {
         printer.data(serde_json::to_string_pretty(&lines)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -55,9 +73,22 @@ pub(super) fn run(args: &Ls, store: &Store, printer: &Printer) -> anyhow::Result
     }
     let now = Timestamp::now();
     let rows: Vec<_> = lines.iter().map(|line| row(line, now)).collect();
-    let heading = ["TAG", "ID", "CREATED", "CONTENTS", "IMAGE", "HYPERVISOR", "SIZE", "CLONES"];
+    let heading = ["TAG", "ID", "CREATED", "CONTENTS", "IMAGE", "HYPERVISOR", "SIZE", "CLONES", "SERVERS"];
     printer.data(table(heading, &rows))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The processes that serve each snapshot.
+fn servers(registry: &Registry) -> anyhow::Result<BTreeMap<String, Vec<ServerLine>>> {
+    let vms = registry.list()?;
+    let mut all = BTreeMap::<_, Vec<_>>::new();
+    for server in registry.servers()? {
+        let pid = server.owner.pid;
+        let clones = vms.iter().filter(|vm| vm.serve_pid == Some(pid)).count();
+        let line = ServerLine { pid, health: server.health_status, clones };
+        all.entry(server.snapshot_name.unwrap_or_default()).or_default().push(line);
+    }
+    Ok(all)
 }
 
 fn line(clones: usize, Listed { tag, manifest, allocated }: Listed) -> Line {
@@ -74,6 +105,7 @@ fn line(clones: usize, Listed { tag, manifest, allocated }: Listed) -> Line {
         hypervisor: None,
         size: allocated,
         clones,
+        servers: Vec::new(),
         error,
     };
     if let Some(manifest) = manifest {
@@ -86,7 +118,7 @@ fn line(clones: usize, Listed { tag, manifest, allocated }: Listed) -> Line {
     line
 }
 
-fn row(line: &Line, now: Timestamp) -> [String; 8] {
+fn row(line: &Line, now: Timestamp) -> [String; 9] {
     let none = || "-".to_owned();
     let contents = match line.contents {
         Some(Contents::Machine) => "machine",
@@ -102,5 +134,6 @@ fn row(line: &Line, now: Timestamp) -> [String; 8] {
         line.hypervisor.as_ref().map_or_else(none, Engine::title),
         ByteSize(line.size).display().si().to_string(),
         line.clones.to_string(),
+        line.servers.iter().map(|server| server.pid.to_string()).collect::<Vec<_>>().join(","),
     ]
 }

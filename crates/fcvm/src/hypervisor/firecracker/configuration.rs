@@ -7,13 +7,14 @@ use serde_json::Value;
 
 use super::{
     api::{
-        ApiError, Balloon, BootSource, CacheType, Client, DeviceId, Drive, Entropy, HugePages, IoEngine,
-        MachineConfig as Processors, MmdsConfig, NetworkInterface, RateLimiter, TokenBucket, Vsock,
+        Action, ApiError, Balloon, BootSource, CacheType, Client, DeviceId, Drive, Entropy, HugePages,
+        IoEngine, MachineConfig as Processors, MemoryBackend, MmdsConfig, NetworkInterface, RateLimiter,
+        SnapshotLoad, TokenBucket, Vsock,
     },
     places::Places,
     vsock,
 };
-use crate::hypervisor::{Access, CpuTemplate, Disk, DiskLimits, MachineConfig, Pages, nic};
+use crate::hypervisor::{Access, CpuTemplate, Disk, DiskLimits, MachineConfig, Pages, Saved, nic};
 
 /// The guest's address on vsock: the first that is free, as each machine has a vsock of its own.
 const GUEST_CID: u32 = 3;
@@ -43,6 +44,7 @@ pub(super) struct Configuration {
     metadata: Option<Metadata>,
     vsock: Vsock,
     entropy: Entropy,
+    saved: Option<Saved>,
 }
 
 impl Configuration {
@@ -72,7 +74,38 @@ impl Configuration {
             metadata: interface.and(machine.metadata.as_ref()).map(Metadata::of),
             vsock: Vsock { guest_cid: GUEST_CID, uds_path: places.run.join(vsock::SOCKET) },
             entropy: Entropy::default(),
+            saved: places.saved.clone(),
         }
+    }
+
+    /// Has the machine run: as what it went on from says, or from its boot.
+    ///
+    /// # Errors
+    /// What it refuses.
+    pub(super) async fn start(&self, client: &Client) -> Result<(), ApiError> {
+        let Some(saved) = &self.saved else {
+            self.apply(client).await?;
+            crate::failpoint::reach("configured");
+            return client.put_action(Action::InstanceStart).await;
+        };
+        // Its service is the saved machine's, what it serves this one's.
+        if let Some(metadata) = &self.metadata {
+            client.put_mmds(&metadata.data).await?;
+        }
+        crate::failpoint::reach("configured");
+        let memory = match &saved.pages {
+            Some(pages) => MemoryBackend::uffd(pages),
+            None => MemoryBackend::file(&saved.memory),
+        };
+        let load = SnapshotLoad {
+            resume_vm: true,
+            // On others the guest's clock is the agent's affair alone.
+            clock_realtime: cfg!(target_arch = "x86_64"),
+            ..SnapshotLoad::new(&saved.state, memory)
+        };
+        client.put_snapshot_load(&load).await?;
+        crate::failpoint::reach("state-loaded");
+        Ok(())
     }
 
     /// Tells it. Firecracker reads the kernel at the start only, and opens disks at once; the guest
@@ -80,7 +113,7 @@ impl Configuration {
     ///
     /// # Errors
     /// What it refuses.
-    pub(super) async fn apply(&self, client: &Client) -> Result<(), ApiError> {
+    async fn apply(&self, client: &Client) -> Result<(), ApiError> {
         client.put_machine_config(&self.processors).await?;
         if let Some(CpuTemplate(template)) = &self.cpu_template {
             client.put_cpu_config(template).await?;

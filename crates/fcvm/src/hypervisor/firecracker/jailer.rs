@@ -86,7 +86,8 @@ impl Jailer {
         let base = places::make(&machine.runtime_dir).map_err(failed)?;
         let name = self.firecracker.file_name().unwrap_or_default();
         let prefix = Path::new(name).join(&machine.id).join("root");
-        let mut places = Places::inside(machine);
+        // Its user cannot write where machines are saved, nor read what others have saved.
+        let mut places = Places { save: None, ..Places::inside(machine) };
         let mut view = View::below(&base, &prefix).map_err(failed)?;
         places.show(machine, &mut view).map_err(|(path, source)| HypervisorError::Show { path, source })?;
         places.connect(&mut view, uid).map_err(failed)?;

@@ -18,6 +18,7 @@ mod metrics;
 mod places;
 mod process;
 mod ready;
+mod save;
 mod version;
 mod vsock;
 
@@ -34,17 +35,18 @@ pub(super) use metrics::traffic;
 pub use version::{LEAST, Version};
 
 use self::{
-    api::{Action, Client, Metrics},
+    api::{Client, Metrics},
     configuration::Configuration,
     jailer::Jailer,
     metrics::Collector,
+    save::Saver,
     vsock::Doorbell,
 };
 use super::{
     Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, MachineOptions,
     NicBackend, Virtualization, check_socket, virtualization,
 };
-use crate::{setup::preflight::find_program, storage::DataDir};
+use crate::{setup::preflight::find_program, snapshot::Engine, storage::DataDir};
 
 /// The program's name.
 pub const PROGRAM: &str = "firecracker";
@@ -114,6 +116,7 @@ impl Hypervisor for Firecracker {
             cpu_templates: true,
             jailer: true,
             stream_network: false,
+            page_server: true,
         }
     }
 
@@ -147,22 +150,22 @@ impl Hypervisor for Firecracker {
         let ready = ready::Socket::expect(&api).map_err(failed(&api))?;
         let process::Process { process, console, messages, places } = process::start(&self.program, machine)?;
         let configuration = Configuration::of(machine, parameters, &places, self.slowness());
+        let save = Box::new(Saver::new(&api, process.pid(), machine, places.save.clone()));
+        let boots = machine.saved.is_none();
         let interfaces = configuration::interface(machine, &places).into_iter().collect();
         let counters = places.run.join(metrics::FIFO);
         let link = Connecting::new(async move {
             ready.appeared().await.map_err(failed(&api))?;
             crate::failpoint::reach("api-ready");
             let client = Client::connect(&api).await?;
-            configuration.apply(&client).await?;
             client.put_metrics(&Metrics { metrics_path: counters }).await?;
             collector.start().map_err(failed(&api))?;
-            crate::failpoint::reach("configured");
-            client.put_action(Action::InstanceStart).await?;
+            configuration.start(&client).await?;
             crate::failpoint::reach("instance-started");
-            connect(doorbell, device).await
+            connect(boots.then_some(doorbell), device).await
         });
         let (_, stopped) = watch::channel(None);
-        Ok(Machine { process, link, console, messages, stopped, interfaces })
+        Ok(Machine { process, link, console, messages, stopped, interfaces, save })
     }
 
     fn reconnect(&self, runtime_dir: &Path) -> Connecting {
@@ -182,16 +185,22 @@ impl Hypervisor for Firecracker {
         }))
     }
 
+    fn engine(&self, _: &DataDir) -> Result<Engine, HypervisorError> {
+        Ok(Engine { name: PROGRAM.into(), version: self.version.to_string(), accelerator: "kvm".into() })
+    }
+
     fn death(&self, status: ExitStatus, messages: &str) -> Death {
         process::death(status, messages)
     }
 }
 
-/// Waits for the agent and connects to it.
-async fn connect(doorbell: Doorbell, device: PathBuf) -> Result<UnixStream, HypervisorError> {
+/// Waits for the agent, which knocks when it boots, and connects to it.
+async fn connect(doorbell: Option<Doorbell>, device: PathBuf) -> Result<UnixStream, HypervisorError> {
     let connected = async {
-        doorbell.rung().await?;
-        tracing::debug!(target: "firecracker", "the agent knocks");
+        if let Some(doorbell) = doorbell {
+            doorbell.rung().await?;
+            tracing::debug!(target: "firecracker", "the agent knocks");
+        }
         vsock::connect(&device, VSOCK_PORT).await
     };
     connected.await.map_err(|source| HypervisorError::Link { path: device.clone(), source })

@@ -5,6 +5,8 @@
 //!  /kernel, /initrd    what it boots
 //!  /disks/SERIAL       its disks
 //!  /run/               the machine's sockets and its log; where it starts
+//!  /save/              what is saved of it
+//!  /saved/             what it goes on from
 //!  /dev/kvm
 //! ```
 //! The names are the same for every machine, so that a snapshot which has them in it fits any other.
@@ -19,14 +21,17 @@ use rustix::process::geteuid;
 
 use crate::{
     elf::is_dynamic,
-    hypervisor::{Access, MachineConfig, NicBackend},
+    hypervisor::{Access, MachineConfig, NicBackend, Saved},
     process::sandbox::{self, View},
+    snapshot::{MEMORY, STATE},
 };
 
 /// Sockets and log, in the machine's runtime directory: what Firecracker may write is nothing else's.
 pub(super) const RUN: &str = "vmm";
 /// Where a sandbox is mounted, in the same place.
 const ROOT: &str = "root";
+/// The socket of a page server, in a sandbox.
+const PAGES: &str = "/saved/pages.sock";
 /// The program, in its sandbox.
 pub(super) const PROGRAM: &str = "/firecracker";
 /// More than a program's headers.
@@ -43,6 +48,10 @@ pub(super) struct Places {
     pub(super) run: PathBuf,
     /// What is behind the guest's network interface, if it can have one.
     pub(super) tap: Option<String>,
+    /// Where it is saved; only where the names are the same for every machine.
+    pub(super) save: Option<PathBuf>,
+    /// What it goes on from.
+    pub(super) saved: Option<Saved>,
 }
 
 impl Places {
@@ -55,6 +64,8 @@ impl Places {
             // Relative, as a socket's path has to be short.
             run: PathBuf::new(),
             tap: tap_of(machine),
+            save: None,
+            saved: machine.saved.clone(),
         }
     }
 
@@ -66,6 +77,16 @@ impl Places {
             disks: machine.disks.iter().map(|disk| Path::new("/disks").join(&disk.serial)).collect(),
             run: "/run".into(),
             tap: tap_of(machine),
+            save: Some("/save".into()),
+            saved: machine.saved.is_some().then(|| Saved {
+                state: Path::new("/saved").join(STATE),
+                memory: Path::new("/saved").join(MEMORY),
+                pages: machine
+                    .saved
+                    .as_ref()
+                    .is_some_and(|saved| saved.pages.is_some())
+                    .then(|| PAGES.into()),
+            }),
         }
     }
 
@@ -100,6 +121,16 @@ impl Places {
                 Access::Ephemeral | Access::Durable => sandbox::Access::Write,
             };
             show(&disk.path, place, access)?;
+        }
+        if let Some(place) = &self.save {
+            show(&machine.save_dir, place, sandbox::Access::Write)?;
+        }
+        if let (Some(saved), Some(places)) = (&machine.saved, &self.saved) {
+            show(&saved.state, &places.state, sandbox::Access::Read)?;
+            match (&saved.pages, &places.pages) {
+                (Some(pages), Some(place)) => show(pages, place, sandbox::Access::Write)?,
+                _ => show(&saved.memory, &places.memory, sandbox::Access::Read)?,
+            }
         }
         show(&machine.runtime_dir.join(RUN), &self.run, sandbox::Access::Write)
     }

@@ -1,25 +1,17 @@
-//! Which Firecracker a program is: asked once for each program, not for each machine.
+//! Which Firecracker a program is.
 
-use std::{
-    fmt,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    str::FromStr,
-};
+use std::{fmt, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::PROGRAM;
 use crate::{
-    hypervisor::HypervisorError,
-    output::sanitize,
-    storage::{AtomicFile, DataDir},
+    hypervisor::{HypervisorError, version},
+    storage::DataDir,
 };
 
 /// The first version whose snapshots and vsock device do what fcvm needs.
 pub const LEAST: Version = Version { major: 1, minor: 16, patch: 1 };
-/// What is known of programs, in the data directory's cache.
-const CACHE: &str = "firecracker-version.json";
 
 /// A version of Firecracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,50 +46,12 @@ impl FromStr for Version {
     }
 }
 
-/// A file, as it was when it was asked.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-    size: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Known {
-    program: Identity,
-    version: Version,
-}
-
 /// The version of a program.
 ///
 /// # Errors
 /// Where it is not there, cannot be run, or is no Firecracker.
 pub(super) fn of(program: &Path, data: &DataDir) -> Result<Version, HypervisorError> {
-    let start = |source| HypervisorError::Start { program: program.to_owned(), source };
-    let metadata = std::fs::metadata(program).map_err(start)?;
-    let identity = Identity {
-        path: program.to_owned(),
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-    };
-    let cache = data.cache().join(CACHE);
-    let known = std::fs::read(&cache).ok().and_then(|bytes| serde_json::from_slice::<Known>(&bytes).ok());
-    if let Some(known) = known.filter(|known| known.program == identity) {
-        return Ok(known.version);
-    }
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().map_err(start)?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let version = parse(&said).ok_or_else(|| HypervisorError::NoVersion {
-        program: program.to_owned(),
-        said: sanitize(said.lines().next().unwrap_or_default()),
-    })?;
-    remember(&cache, &Known { program: identity, version });
-    Ok(version)
+    version::of(program, PROGRAM, data, parse)
 }
 
 /// `Firecracker v1.16.1` in the first line of what `--version` prints.
@@ -105,18 +59,9 @@ fn parse(said: &str) -> Option<Version> {
     said.lines().next()?.strip_prefix("Firecracker ")?.trim().parse().ok()
 }
 
-fn remember(cache: &Path, known: &Known) {
-    let written = serde_json::to_vec(known)
-        .map_err(std::io::Error::from)
-        .and_then(|bytes| AtomicFile::write_volatile(cache, &bytes));
-    if let Err(error) = written {
-        tracing::debug!(%error, "the version is not remembered");
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
     use super::*;
 

@@ -27,11 +27,17 @@ pub(super) fn arguments(machine: &MachineConfig, kvm: bool, tsc_khz: Option<u64>
     add("name", format!("{},process=fcvm-qemu", escape(&machine.name)));
     // A guest that breaks out of its devices finds no system call to go on with.
     add("sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into());
-    add("machine", board().into());
+    add("machine", format!("{},memory-backend=mem,suppress-vmdesc=on", board()));
     add("accel", if kvm { "kvm" } else { "tcg,thread=multi" }.into());
     add("cpu", cpu(kvm).into());
     add("smp", machine.cpus.to_string());
     add("m", format!("{}M", machine.memory_mib));
+    add("object", memory(machine));
+    // The state of the devices alone has no such section.
+    add("global", "migration.send-configuration=off".into());
+    if machine.saved.is_some() {
+        add("incoming", "defer".into());
+    }
     add("kernel", machine.kernel.display().to_string());
     add("initrd", machine.initrd.display().to_string());
     add("append", kernel_command_line(machine, kvm, tsc_khz));
@@ -62,6 +68,18 @@ fn board() -> &'static str {
     } else {
         // Without ACPI a kernel that takes no devices from its command line sees none.
         "microvm,acpi=on,rtc=on"
+    }
+}
+
+/// That of a machine which was saved is the file's, until it is written to.
+fn memory(machine: &MachineConfig) -> String {
+    let size = machine.memory_mib;
+    match &machine.saved {
+        None => format!("memory-backend-ram,id=mem,size={size}M"),
+        Some(saved) => {
+            let path = escape(&saved.memory.display().to_string());
+            format!("memory-backend-file,id=mem,size={size}M,mem-path={path},share=off")
+        }
     }
 }
 

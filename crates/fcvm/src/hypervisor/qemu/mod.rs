@@ -5,16 +5,20 @@
 
 mod arguments;
 mod clock;
+mod memory;
 mod qmp;
+mod save;
 mod sys;
 
 use std::{
+    fs::File,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
+    sync::Arc,
 };
 
 use command_fds::{CommandFdExt as _, FdMapping};
@@ -23,13 +27,14 @@ use rustix::{
     process::Signal,
 };
 use tokio::sync::watch;
-use tracing::Instrument as _;
+
+use self::{qmp::Qmp, save::Saver};
 
 use super::{
     Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, Nic, NicBackend,
-    VmmProcess,
+    VmmProcess, version,
 };
-use crate::process::die_with_parent;
+use crate::{process::die_with_parent, snapshot::Engine, storage::DataDir};
 
 /// The socket of the link, in the machine's directory of sockets. It takes one connection at a time.
 const LINK: &str = "link.sock";
@@ -39,6 +44,8 @@ mod fds {
     pub(super) const QMP: i32 = 3;
     pub(super) const LINK: i32 = 4;
     pub(super) const CONSOLE: i32 = 5;
+    /// The state of a machine that was saved.
+    pub(super) const STATE: i32 = 6;
 }
 
 /// The QEMU backend.
@@ -78,6 +85,7 @@ impl Hypervisor for Qemu {
             cpu_templates: false,
             jailer: false,
             stream_network: true,
+            page_server: false,
         }
     }
 
@@ -99,13 +107,18 @@ impl Hypervisor for Qemu {
             .stderr(messages_end);
         // A terminal's Ctrl-C is for us, not for it.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        command
-            .fd_mappings(vec![
-                FdMapping { parent_fd: qmp_end, child_fd: fds::QMP },
-                FdMapping { parent_fd: link_end, child_fd: fds::LINK },
-                FdMapping { parent_fd: console_end, child_fd: fds::CONSOLE },
-            ])
-            .map_err(|_| start(std::io::ErrorKind::InvalidInput.into()))?;
+        let mut descriptors = vec![
+            FdMapping { parent_fd: qmp_end, child_fd: fds::QMP },
+            FdMapping { parent_fd: link_end, child_fd: fds::LINK },
+            FdMapping { parent_fd: console_end, child_fd: fds::CONSOLE },
+        ];
+        if let Some(saved) = &machine.saved {
+            let opened = File::open(&saved.state);
+            let state =
+                opened.map_err(|source| HypervisorError::Saved { path: saved.state.clone(), source })?;
+            descriptors.push(FdMapping { parent_fd: state.into(), child_fd: fds::STATE });
+        }
+        command.fd_mappings(descriptors).map_err(|_| start(std::io::ErrorKind::InvalidInput.into()))?;
         die_with_parent(&mut command, Signal::KILL);
         if let Some(namespaces) = machine.network.as_ref().and_then(Nic::namespaces) {
             namespaces.join(&mut command);
@@ -114,11 +127,21 @@ impl Hypervisor for Qemu {
         let mut command = tokio::process::Command::from(command);
         let process = command.kill_on_drop(true).spawn().map_err(start)?;
         let (stop, stopped) = watch::channel(None);
-        tokio::spawn(qmp::listen(nonblocking(qmp).map_err(start)?, stop).in_current_span());
+        let qmp = Arc::new(Qmp::start(qmp, stop).map_err(start)?);
         let link = nonblocking(link).map_err(start)?;
-        let link = Connecting::new(async { Ok(link) });
+        let restored = machine.saved.is_some().then(|| Arc::clone(&qmp));
+        let link = Connecting::new(async move {
+            if let Some(qmp) = restored {
+                qmp.load(fds::STATE).await?;
+                crate::failpoint::reach("state-loaded");
+            }
+            Ok(link)
+        });
+        let process = VmmProcess::new(process);
+        let save = Saver::new(qmp, process.pid(), machine);
         Ok(Machine {
-            process: VmmProcess::new(process),
+            process,
+            save: Box::new(save),
             link,
             console,
             messages,
@@ -133,6 +156,16 @@ impl Hypervisor for Qemu {
             let connected = tokio::net::UnixStream::connect(&path).await;
             connected.map_err(|source| HypervisorError::Link { path, source })
         })
+    }
+
+    fn engine(&self, data: &DataDir) -> Result<Engine, HypervisorError> {
+        let version = version::of(&self.program, "qemu", data, |said| {
+            // `QEMU emulator version 7.2.22 (Debian …)`
+            let version = said.lines().next()?.split_once("version ")?.1;
+            version.split_whitespace().next().map(str::to_owned)
+        })?;
+        let accelerator = if self.kvm { "kvm" } else { "tcg" }.into();
+        Ok(Engine { name: self.name().into(), version, accelerator })
     }
 
     fn death(&self, _: ExitStatus, _: &str) -> Death {

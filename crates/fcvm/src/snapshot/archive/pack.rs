@@ -69,7 +69,8 @@ fn append(tar: &mut Builder<impl Write>, name: &str, file: &File, size: u64, tim
 }
 
 fn header(size: u64, time: u64) -> Header {
-    let mut header = Header::new_gnu();
+    // What GNU tar reads with pax headers.
+    let mut header = Header::new_ustar();
     header.set_size(size);
     header.set_mode(MODE);
     header.set_mtime(time);

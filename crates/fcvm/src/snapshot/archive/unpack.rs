@@ -86,7 +86,6 @@ pub fn import(
     if let Some(name) = missing.first() {
         return Err(unfit(format!("`{name}` is not in it")));
     }
-    drop(entries);
     // Up to the checksum.
     left.set(MAX_BETWEEN);
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unreadable)?;

@@ -1,14 +1,14 @@
 //! The beginning: the agent's `Hello`, the plan, the streams.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use fcvm_link::Opener;
 use fcvm_proto::{
-    BootPlan, Identity, Job, Port,
-    session::{KEY_LEN, LinkKey, SessionId},
+    BootPlan, Identity, Job, Port, Restore, ToGuest,
+    session::{KEY_LEN, SessionId},
 };
 
-use super::{Attempt, Filling, Volumes};
+use super::{Attempt, Filling, Volumes, deserted};
 use crate::vm::{
     VmError,
     boot::watchdog,
@@ -25,23 +25,34 @@ const ENTROPY: usize = 64;
 impl Attempt<'_> {
     /// Waits for the agent and gives it the plan. All that waits for the guest is in one place,
     /// beside what may happen meanwhile.
-    pub(super) async fn greet(&mut self, key: LinkKey, signals: &mut Signals) -> Result<Guest, VmError> {
+    pub(super) async fn greet(&mut self, signals: &mut Signals) -> Result<Guest, VmError> {
         let Some(link) = self.link.take() else {
             return Err(VmError::Violation { what: "the link has been used".into() });
         };
         let capabilities = self.hypervisor.capabilities();
+        let server = self.plan.origin.as_ref().and_then(|origin| origin.server.as_ref());
         let pid = self.process.pid();
         let id = SessionId(random::<KEY_LEN>()?);
-        let plan = self.boot_plan()?;
+        let (key, restores) = (self.link_key, self.plan.origin.is_some());
+        let first = match restores {
+            true => ToGuest::Restore(Box::new(self.restore()?)),
+            false => ToGuest::Start(Box::new(self.boot_plan()?)),
+        };
         let met = async {
             let pipe = link.pipe().await?;
+            let loaded = Instant::now();
             crate::failpoint::reach("link-connected");
-            let guest = Guest::connect(pipe, key, id, plan).await?;
+            let mut guest = Guest::connect(pipe, key, id, first).await?;
+            let greeted = Instant::now();
+            if restores {
+                guest.restored().await?;
+                crate::failpoint::reach("restored");
+            }
             let beside = || self.hypervisor.stream(self.claim.runtime_dir());
             let Volumes { servers, lanes, .. } = &self.volumes;
             let ways = volume::connect(servers, *lanes, &guest.opener(), beside).await?;
             crate::failpoint::reach("volumes-connected");
-            Ok((guest, ways))
+            Ok((guest, ways, loaded, greeted))
         };
         tokio::select! {
             met = met => match met {
@@ -50,11 +61,19 @@ impl Attempt<'_> {
                     Err(self.settle(error.into()).await)
                 }
                 met => {
-                    let (guest, ways) = met?;
+                    let (guest, ways, loaded, greeted) = met?;
                     self.ways = ways;
+                    if restores {
+                        self.timings.mark_at("load", loaded);
+                        self.timings.mark_at("agent", greeted);
+                        self.timings.mark("ready");
+                    } else {
+                        self.timings.hello(&guest.hello);
+                    }
                     Ok(guest)
                 }
             },
+            pid = deserted(server) => Err(VmError::ServerEnded { pid }),
             status = self.process.wait() => Err(self.died(status).await),
             signal = signals.next() => Err(VmError::Interrupted { signal }),
             had = watchdog(pid, &capabilities) => {
@@ -86,16 +105,32 @@ impl Attempt<'_> {
         })
     }
 
-    fn boot_plan(&self) -> Result<BootPlan, VmError> {
+    /// What a guest is told that goes on, as another one or in another session.
+    pub(super) fn restore(&self) -> Result<Restore, VmError> {
+        Ok(Restore {
+            epoch: random()?,
+            identity: self.identity(),
+            // When it is sent.
+            time_unix_nanos: 0,
+            entropy: random::<ENTROPY>()?.to_vec(),
+            network: self.network.clone(),
+        })
+    }
+
+    fn identity(&self) -> Identity {
         let state = self.claim.state();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Identity {
+            id: state.id.as_str().to_owned(),
+            name: state.name.to_string(),
+            hostname: self.plan.hostname.clone(),
+        }
+    }
+
+    fn boot_plan(&self) -> Result<BootPlan, VmError> {
         Ok(BootPlan {
-            identity: Identity {
-                id: state.id.as_str().to_owned(),
-                name: state.name.to_string(),
-                hostname: self.plan.hostname.clone(),
-            },
-            time_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            identity: self.identity(),
+            // When it is sent.
+            time_unix_nanos: 0,
             entropy: random::<ENTROPY>()?.to_vec(),
             network: self.network.clone(),
             volumes: self.plan.maps.iter().map(|map| map.volume(self.volumes.lanes)).collect(),

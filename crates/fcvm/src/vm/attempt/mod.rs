@@ -4,8 +4,9 @@ mod ending;
 mod greeting;
 mod orders;
 mod runs;
+mod saving;
 
-use std::{mem, pin::Pin};
+use std::{mem, path::PathBuf, pin::Pin};
 
 use fcvm_proto::{LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
 use tokio::{
@@ -17,7 +18,7 @@ use tokio::{
 use super::{
     Timings, VmError,
     console::{Source, Tail},
-    control::Server as Control,
+    control::{Action, Order, Server as Control},
     guest::Guest,
     heartbeat::{Beat, Heartbeat},
     outputs::Outputs,
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     exit,
     health::Report,
-    hypervisor::{Connecting, Hypervisor, Machine, Stop, VmmProcess},
+    hypervisor::{Connecting, Hypervisor, Machine, Save, Stop, VmmProcess},
     network::{
         Network,
         by_link::{self, Linked},
@@ -77,6 +78,10 @@ impl Volumes {
 pub(super) struct Parts<'a> {
     pub(super) volumes: Volumes,
     pub(super) network: Option<&'a Network>,
+    /// Opens sessions with the agent.
+    pub(super) link_key: LinkKey,
+    /// Where the machine is saved.
+    pub(super) save_dir: PathBuf,
 }
 
 /// A launched machine on its way through its states.
@@ -88,6 +93,11 @@ pub(super) struct Attempt<'a> {
     timings: &'a mut Timings,
     process: VmmProcess,
     link: Option<Connecting>,
+    link_key: LinkKey,
+    save: Box<dyn Save>,
+    save_dir: PathBuf,
+    /// Snapshots that are being written: the machine runs on meanwhile.
+    writing: JoinSet<()>,
     /// What the guest is told of its network.
     network: fcvm_proto::Network,
     /// Published ports that lead to the guest by the link.
@@ -152,6 +162,10 @@ impl<'a> Attempt<'a> {
             timings,
             process: machine.process,
             link: Some(machine.link),
+            link_key: parts.link_key,
+            save: machine.save,
+            save_dir: parts.save_dir,
+            writing: JoinSet::new(),
             ports: parts
                 .network
                 .map_or_else(|| Ok(Vec::new()), Network::linked)
@@ -188,12 +202,10 @@ impl<'a> Attempt<'a> {
     /// Where there is no outcome, and why.
     pub(in crate::vm) async fn converse(
         &mut self,
-        key: LinkKey,
         signals: &mut Signals,
         outputs: &Outputs,
     ) -> Result<u8, VmError> {
-        let mut guest = self.greet(key, signals).await?;
-        self.timings.hello(&guest.hello);
+        let mut guest = self.greet(signals).await?;
         tracing::debug!(target: "agent", build = %sanitize(&guest.hello.build), kernel = %sanitize(&guest.hello.kernel), "hello");
         crate::failpoint::reach("streams-open");
         let mut carrying = JoinSet::new();
@@ -206,7 +218,11 @@ impl<'a> Attempt<'a> {
         let mut interrupted = false;
         let mut sizes =
             Sizes::listen().map_err(|source| VmError::Host { what: "listen to signals", source })?;
+        let server = self.plan.origin.as_ref().and_then(|origin| origin.server.as_ref());
         let mut outcome = None;
+        if self.plan.origin.is_some() {
+            self.begin(&guest)?;
+        }
         let status = loop {
             if let Some(status) = outcome.filter(|_| filled && self.unheard.is_none())
                 && !self.rests(status)
@@ -224,7 +240,15 @@ impl<'a> Attempt<'a> {
                 },
                 () = &mut filling, if !filled => filled = true,
                 heard = heard(self.unheard) => self.settled(heard, &guest)?,
-                Some(order) = next(orders.as_mut()) => self.obey(order, &guest),
+                Some(order) = next(orders.as_mut()) => match order {
+                    Order { action: Action::Snapshot(tag, contents), reply } => {
+                        self.snapshot(tag, contents, reply, &mut guest).await?;
+                        if self.save.breaks_connections() && !filled {
+                            filling = self.fill(&guest, outputs);
+                        }
+                    }
+                    order => self.obey(order, &guest),
+                },
                 step = self.stopping.due(), if outcome.is_none() => match step {
                     Step::Kill => self.signal(SignalNumber::KILL, &guest),
                     Step::GiveUp if self.timed_out => return Ok(TIMED_OUT),
@@ -266,6 +290,7 @@ impl<'a> Attempt<'a> {
                     Beat::Lost => self.responds(false),
                 },
                 Some(report) = next(self.health.as_mut()) => self.judge(report),
+                pid = deserted(server) => return Err(VmError::ServerEnded { pid }),
                 status = self.process.wait() => break status,
             }
         };
@@ -333,6 +358,8 @@ impl<'a> Attempt<'a> {
                     self.responds(true);
                 }
             }
+            // Answers that came too late for who asked.
+            ToHost::Frozen(_) | ToHost::Restored(_) => tracing::debug!("an answer nobody waits for"),
             ToHost::Ended(Outcome::Failed(failure)) => {
                 return Err(VmError::Guest { kind: failure.kind, message: sanitize(&failure.message) });
             }
@@ -353,6 +380,20 @@ impl<'a> Attempt<'a> {
 async fn heard(parent: Option<&Parent>) -> bool {
     match parent {
         Some(parent) => parent.heard().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the end of who serves a machine's memory, where somebody does; the process.
+pub(super) async fn deserted(server: Option<&Owner>) -> i32 {
+    match server {
+        Some(server) => {
+            if let Err(error) = server.ended().await {
+                tracing::warn!(%error, "the page server cannot be watched");
+                std::future::pending::<()>().await;
+            }
+            server.pid
+        }
         None => std::future::pending().await,
     }
 }

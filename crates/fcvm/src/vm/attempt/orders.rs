@@ -52,6 +52,8 @@ impl Attempt<'_> {
                 self.ask_to_end(grace, guest);
                 Reply::Done
             }
+            // It takes more than this to make one.
+            Action::Snapshot(..) => refused("a snapshot is no order of this kind"),
             // Answered when it runs.
             Action::Restart(grace) => {
                 self.restarts.ask(order.reply);

@@ -6,10 +6,11 @@ use fcvm_link::channel::{ChannelError, Receiver, Sender};
 use fcvm_proto::Port;
 use tokio::net::UnixStream;
 
-use super::{Reply, Request, SOCKET};
+use super::{Reply, Request, SOCKET, Saved};
 use crate::{
     output::sanitize,
     process::SignalNumber,
+    snapshot::{Contents, SnapshotTag},
     state::{Registry, Status, VmName, VmState},
 };
 
@@ -162,7 +163,19 @@ impl Client {
         match self.ask(Request::Wait).await? {
             Reply::Ended(status) => Ok(status),
             Reply::Refused(reason) => Err(self.refused(&reason)),
-            Reply::Done => Err(ControlError::Gone { name: self.name }),
+            Reply::Done | Reply::Saved(_) => Err(ControlError::Gone { name: self.name }),
+        }
+    }
+
+    /// Has a snapshot made, and waits for it.
+    ///
+    /// # Errors
+    /// Where the owner cannot make it, or ends.
+    pub async fn snapshot(mut self, tag: &SnapshotTag, contents: Contents) -> Result<Saved, ControlError> {
+        match self.ask(Request::Snapshot { tag: tag.clone(), contents }).await? {
+            Reply::Saved(saved) => Ok(saved),
+            Reply::Refused(reason) => Err(self.refused(&reason)),
+            Reply::Done | Reply::Ended(_) => Err(ControlError::Gone { name: self.name }),
         }
     }
 
@@ -170,7 +183,7 @@ impl Client {
         match self.ask(request).await? {
             Reply::Done => Ok(()),
             Reply::Refused(reason) => Err(self.refused(&reason)),
-            Reply::Ended(_) => Err(ControlError::Gone { name: self.name.clone() }),
+            Reply::Ended(_) | Reply::Saved(_) => Err(ControlError::Gone { name: self.name.clone() }),
         }
     }
 

@@ -14,10 +14,14 @@
 mod client;
 mod server;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ControlError};
 pub use server::{Action, Order, Server};
+
+use crate::snapshot::{Contents, SnapshotTag};
 
 /// The socket's name in the VM's directory of sockets.
 const SOCKET: &str = "control.sock";
@@ -43,6 +47,13 @@ pub enum Request {
     },
     /// Another name for the VM.
     Rename(String),
+    /// A snapshot, whose tag is free. Answered by `Saved` once it is whole.
+    Snapshot {
+        /// What it is to be called.
+        tag: SnapshotTag,
+        /// What it is to have.
+        contents: Contents,
+    },
 }
 
 /// What a client gets.
@@ -54,4 +65,17 @@ pub enum Reply {
     Refused(String),
     /// To `Wait`: the container's status.
     Ended(u8),
+    /// To `Snapshot`.
+    Saved(Saved),
+}
+
+/// How a snapshot was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// How long nobody could write to the scratch disk.
+    pub frozen: Duration,
+    /// How long the machine stood still: no longer than that.
+    pub paused: Duration,
+    /// From the order to the snapshot.
+    pub all: Duration,
 }

@@ -19,7 +19,11 @@ use tokio::{
 };
 
 use super::{Reply, Request, SOCKET};
-use crate::{process::SignalNumber, state::VmName};
+use crate::{
+    process::SignalNumber,
+    snapshot::{Contents, SnapshotTag},
+    state::VmName,
+};
 
 /// Connections at once: fewer than the streams that the link can carry, of which each may be one.
 const MAX_CONNECTIONS: usize = 400;
@@ -44,6 +48,8 @@ pub enum Action {
     Restart(Duration),
     /// Give the VM another name.
     Rename(VmName),
+    /// Make a snapshot.
+    Snapshot(SnapshotTag, Contents),
 }
 
 /// An action and who waits for it.
@@ -193,6 +199,7 @@ async fn serve(mut stream: UnixStream, context: &Context) -> Result<(), ChannelE
             Ok(name) => order(context, Action::Rename(name)).await,
             Err(error) => Reply::Refused(error.to_string()),
         },
+        Request::Snapshot { tag, contents } => order(context, Action::Snapshot(tag, contents)).await,
         Request::Wait => {
             let mut life = context.life.clone();
             tokio::select! {

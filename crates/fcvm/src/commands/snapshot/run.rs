@@ -1,0 +1,294 @@
+//! `fcvm snapshot run`: VMs that go on from a snapshot.
+
+use std::{path::PathBuf, process::ExitCode, thread};
+
+use anyhow::Context as _;
+use fcvm_proto::{Container, ExecRequest, ExecTarget, Job, session::LinkKey};
+
+use super::serve::SOCKET;
+use crate::{
+    cli::clone::{MemoryBackend, Run},
+    commands::{
+        block_on,
+        podman::{detach, network, run as podman},
+        stop::{self, Ending},
+    },
+    hypervisor::{
+        self, Access, Choice, Disk, DiskLimits, Hypervisor, HypervisorError, MachineOptions, Saved, Wanted,
+    },
+    image::{Store as Images, StoredImage},
+    network::{Behind, HostPort, Ports, Publish, Request, can_make_taps},
+    output::{Printer, USUAL_SIZE},
+    process::{Owner, SignalNumber},
+    setup::Assets,
+    snapshot::{Cpu, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotError, Store},
+    state::{Life, NewVm, ProcessType, Registry, RestartPolicy, RuntimeDir, Status, VmState},
+    storage::DataDir,
+    vm::{self, DetachKeys, Ends, Input, Origin, Output, Plan, Starter, Timings},
+};
+
+/// Runs a clone to its end, as its owner.
+pub(super) fn run(
+    arguments: Run,
+    starter: Starter,
+    data: &DataDir,
+    printer: &Printer,
+) -> anyhow::Result<ExitCode> {
+    let mut timings = Timings::start();
+    let registry = Registry::new(data, RuntimeDir::from_env());
+    let server = arguments.pid.map(|pid| server(pid, &registry)).transpose()?;
+    let tag = match (&server, &arguments.snapshot) {
+        (Some(server), _) => server.snapshot_name.as_deref().unwrap_or_default().parse()?,
+        (None, Some(tag)) => tag.clone(),
+        (None, None) => anyhow::bail!("neither --snapshot nor --pid was given"),
+    };
+    let snapshot = Store::open(data).get(&tag)?;
+    let manifest = snapshot.manifest();
+    let hypervisor = engine(manifest, &arguments, data)?;
+    let pages = pages(&arguments, server.as_ref(), &*hypervisor, &registry)?;
+    let host = Host {
+        engine: hypervisor.engine(data)?,
+        cpu: Cpu::of_this_host().context("failed to find out which processor this host has")?,
+    };
+    snapshot.check(&host)?;
+    let assets = Assets::again(&manifest.machine, data, snapshot.path(SCRATCH))?;
+    let image = image(manifest, data, printer)?;
+    let _lock =
+        image.hold().with_context(|| format!("failed to lock image `{}`", manifest.image.reference))?;
+    let network = request(&arguments, manifest)?;
+    let sockets = hypervisor.capabilities().stream_network;
+    let network = network.fitted(Behind { taps: can_make_taps(), sockets })?;
+    let stays = !arguments.rm && arguments.exec.is_none();
+    let mut claim = registry.claim(NewVm {
+        name: arguments.name.clone(),
+        hypervisor: hypervisor.name().into(),
+        image: manifest.image.reference.clone(),
+        command: manifest.container.command.clone(),
+        cpus: manifest.machine.cpus,
+        memory_mib: manifest.machine.memory_mib,
+        life: match &starter {
+            Starter::Parent(_) if stays => Life::Detached,
+            Starter::Parent(_) => Life::DetachedOnce,
+            Starter::User | Starter::Front(_) => Life::Foreground,
+        },
+        mounts: manifest.container.mounts.clone(),
+        labels: manifest.container.labels.clone(),
+        restart_policy: RestartPolicy::No,
+        process_type: ProcessType::Clone,
+        snapshot: Some(snapshot.tag().clone()),
+        serve_pid: arguments.pid,
+    })?;
+    let routes = network::host_routes(&network)?;
+    claim.allocate(&network, &[], &routes)?;
+    claim.update(|state| state.image_digest = Some(image.digest))?;
+    timings.mark("plan");
+    let own_name = || claim.state().id.short().to_owned();
+    let hostname = match (&arguments.hostname, &manifest.container.hostname) {
+        (Some(given), _) => given.0.clone(),
+        (None, saved) => saved.clone().unwrap_or_else(own_name),
+    };
+    let origin = origin(&snapshot, pages, server.map(|server| server.owner))?;
+    let plan = Plan {
+        origin: Some(origin),
+        ..plan(&arguments, starter, &snapshot, assets, &image, network, hostname)
+    };
+    let ended = block_on(vm::run(&*hypervisor, &plan, &mut claim, &mut timings))?;
+    crate::failpoint::reach("ended");
+    podman::finish(claim, &ended)?;
+    if arguments.timings {
+        printer.note(&timings);
+    }
+    Ok(ExitCode::from(ended?))
+}
+
+/// Starts clones in the background; prints their ids as they run.
+pub(super) fn several(arguments: &Run, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let Some(count) = arguments.count else {
+        return Ok(match detach::start_one(data, &[])? {
+            Ok(id) => {
+                printer.data(id)?;
+                ExitCode::SUCCESS
+            }
+            Err(code) => code,
+        });
+    };
+    let more = |number: u16| match &arguments.name {
+        Some(name) => vec![format!("--name={name}-{number}")],
+        None => Vec::new(),
+    };
+    let started = thread::scope(|scope| {
+        let threads: Vec<_> =
+            (1..=count).map(|number| scope.spawn(move || detach::start_one(data, &more(number)))).collect();
+        threads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+    });
+    let mut code = ExitCode::SUCCESS;
+    for one in started {
+        match one.map_err(|_| anyhow::anyhow!("the start of a VM failed"))?? {
+            Ok(id) => printer.data(id)?,
+            Err(failed) => code = failed,
+        }
+    }
+    Ok(code)
+}
+
+/// Starts a clone, runs a command in it, and ends it; the command's status.
+pub(super) fn once(arguments: &Run, data: &DataDir) -> anyhow::Result<ExitCode> {
+    let id = match detach::start_one(data, &[])? {
+        Ok(id) => id,
+        Err(code) => return Ok(code),
+    };
+    let registry = Registry::new(data, RuntimeDir::from_env());
+    let vm = registry.find(&id)?;
+    let command = arguments.exec.clone().unwrap_or_default();
+    let request = ExecRequest {
+        id: vm::exec_id()?,
+        target: ExecTarget::Container,
+        command: vec!["sh".into(), "-c".into(), command],
+        env: Vec::new(),
+        workdir: None,
+        user: None,
+        privileged: false,
+        terminal: None,
+        interactive: false,
+        detach: false,
+    };
+    let ends = Ends::inherited(&request)?;
+    let status = block_on(vm::exec(&vm, &registry, &request, ends))?;
+    stop::end(&vm, Ending::Kill, &registry)?;
+    Ok(ExitCode::from(status?))
+}
+
+/// The hypervisor that the snapshot is of.
+fn engine(manifest: &Manifest, arguments: &Run, data: &DataDir) -> anyhow::Result<Box<dyn Hypervisor>> {
+    let choice = match manifest.hypervisor.name.as_str() {
+        "firecracker" => Choice::Firecracker,
+        _ => Choice::Qemu,
+    };
+    // Nothing boots: what kernel KVM can run has been seen.
+    let wanted = Wanted { choice, firecracker: arguments.firecracker.as_deref(), own_kernel: true };
+    Ok(hypervisor::select(&wanted, data)?.hypervisor)
+}
+
+fn image(manifest: &Manifest, data: &DataDir, printer: &Printer) -> anyhow::Result<StoredImage> {
+    let image = Images::open(data).get(&manifest.image.digest, printer);
+    image
+        .with_context(|| format!("the image of the snapshot, `{}`, cannot be used", manifest.image.reference))
+}
+
+/// The network of the snapshot, but for what was given; with its ports, at addresses of this VM's own.
+fn request(arguments: &Run, manifest: &Manifest) -> anyhow::Result<Request> {
+    let mut options = arguments.network.clone();
+    if let Some(saved) = &manifest.network {
+        options.network = options.network.or(Some(saved.mode));
+        options.rootless_driver = options.rootless_driver.or(saved.driver);
+        // Its devices are as they are.
+        options.mac_address = Some(saved.mac);
+    }
+    if options.publish.is_empty() && options.network != Some(crate::network::Mode::None) {
+        let one = |port: u16| Ports { first: port, last: port };
+        options.publish.extend(manifest.ports.iter().map(|port| Publish {
+            address: None,
+            host: HostPort::Ports(one(port.host.port())),
+            guest: one(port.guest),
+            protocol: port.protocol,
+        }));
+    }
+    Ok(network::request(&options)?)
+}
+
+fn plan(
+    arguments: &Run,
+    starter: Starter,
+    snapshot: &Snapshot,
+    assets: Assets,
+    image: &StoredImage,
+    network: Request,
+    hostname: String,
+) -> Plan {
+    let manifest = snapshot.manifest();
+    let background = matches!(starter, Starter::Parent(_));
+    let container = Container {
+        image: image.id.hex(),
+        command: manifest.container.command.clone(),
+        terminal: manifest.container.terminal.then_some(USUAL_SIZE),
+        ..Container::default()
+    };
+    Plan {
+        assets,
+        job: Job::Container(Box::new(container)),
+        disks: vec![Disk {
+            serial: "image".into(),
+            path: image.disk.clone(),
+            access: Access::ReadOnly,
+            limits: DiskLimits::default(),
+        }],
+        hostname,
+        cpus: manifest.machine.cpus,
+        memory_mib: manifest.machine.memory_mib,
+        machine: MachineOptions::default(),
+        network,
+        scratch_limits: DiskLimits::default(),
+        kernel_arguments: manifest.machine.kernel_arguments.clone(),
+        input: Input::Null,
+        output: if background { Output::LogOnly } else { Output::Inherited },
+        log_limit: arguments.log_max_size.0,
+        restart_policy: RestartPolicy::No,
+        timeout: None,
+        health: manifest.container.health.clone(),
+        maps: Vec::new(),
+        stop_signal: SignalNumber::new(manifest.container.stop_signal).unwrap_or(SignalNumber::TERM),
+        starter,
+        detach_keys: DetachKeys::default(),
+        kept: !arguments.rm,
+        origin: None,
+    }
+}
+
+/// What the machine goes on from.
+fn origin(
+    snapshot: &Snapshot,
+    pages: Option<PathBuf>,
+    server: Option<Owner>,
+) -> Result<Origin, SnapshotError> {
+    let manifest = snapshot.manifest();
+    let link_key = LinkKey::from_hex(&manifest.link_key).ok_or_else(|| SnapshotError::Invalid {
+        path: snapshot.path(MANIFEST),
+        what: "its link key is none".into(),
+    })?;
+    Ok(Origin {
+        id: manifest.id.clone(),
+        saved: Saved { state: snapshot.path(STATE), memory: snapshot.path(MEMORY), pages },
+        scratch: snapshot.path(SCRATCH),
+        link_key,
+        server,
+    })
+}
+
+/// The process of that number, which serves a snapshot.
+fn server(pid: i32, registry: &Registry) -> anyhow::Result<VmState> {
+    let server = registry.servers()?.into_iter().find(|server| server.owner.pid == pid);
+    let server = server.with_context(|| format!("process {pid} serves no snapshot"))?;
+    anyhow::ensure!(server.status == Status::Running, "the server {pid} of `{}` ends", server.image);
+    Ok(server)
+}
+
+/// The socket of the page server, where it fills the clone's memory.
+fn pages(
+    arguments: &Run,
+    server: Option<&VmState>,
+    hypervisor: &dyn Hypervisor,
+    registry: &Registry,
+) -> anyhow::Result<Option<PathBuf>> {
+    let can = hypervisor.capabilities().page_server;
+    let wanted = match (arguments.mem_backend, server) {
+        (Some(MemoryBackend::Uffd), None) => {
+            anyhow::bail!("--mem-backend uffd needs a server: give --pid what `fcvm snapshot serve` printed")
+        }
+        (Some(MemoryBackend::Uffd), Some(_)) if !can => {
+            let (option, hypervisor) = ("--mem-backend uffd", hypervisor.name());
+            return Err(HypervisorError::Lacks { option, hypervisor }.into());
+        }
+        (wanted, server) => server.filter(|_| can && wanted != Some(MemoryBackend::File)),
+    };
+    Ok(wanted.map(|server| registry.runtime_dir(&server.id).join(SOCKET)))
+}

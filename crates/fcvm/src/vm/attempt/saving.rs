@@ -1,0 +1,278 @@
+//! Snapshots of a machine that runs, made by its owner.
+//!
+//! ```text
+//!  ahead      memory is written while all goes on
+//!  Freeze     the guest's scratch file system is synced; whoever writes to it waits
+//!  copy       of the disk, which does not change
+//!  save       the machine stands still: devices, and what of the memory has changed
+//!  resume     it runs; where its connections broke, in another session
+//!  Thaw       whoever wrote goes on
+//!  commit     files are read once more and get their name, while all goes on
+//! ```
+//! Whatever fails, the machine runs on, its disk is thawed, and nothing is left of the snapshot.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use fcvm_proto::{PROTOCOL, ToGuest, session::SessionId};
+use jiff::Timestamp;
+use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
+
+use super::Attempt;
+use crate::{
+    hypervisor::{HypervisorError, Pages},
+    setup::Assets,
+    snapshot::{
+        Asset, ContainerRecord, Contents, Cpu, FORMAT, ImageRecord, MEMORY, MachineRecord, Manifest, Origin,
+        Partial, SCRATCH, STATE, SnapshotError, SnapshotTag, Store,
+    },
+    storage::cow,
+    vm::{
+        VmError,
+        control::{Reply, Saved},
+        guest::Guest,
+        run::random,
+    },
+};
+
+/// How long a guest may take to write its disk's changes, of one that is not emulated.
+const FREEZE: Duration = Duration::from_secs(20);
+/// The same, to answer in a session after the one that broke.
+const RECONNECT: Duration = Duration::from_secs(10);
+
+/// There is no snapshot.
+#[derive(Debug, thiserror::Error)]
+enum SavingError {
+    #[error("its container does not run")]
+    NotRunning,
+    #[error("it has volumes of the host, which a snapshot cannot have")]
+    Volumes,
+    #[error("the guest cannot freeze its disk: {why}")]
+    NotFrozen { why: String },
+    #[error("the guest did not freeze its disk within {seconds} s")]
+    Slow { seconds: u64 },
+    #[error("failed to copy the scratch disk")]
+    Disk(#[source] io::Error),
+    #[error("failed to move `{path}` into the snapshot")]
+    Move { path: PathBuf, source: io::Error },
+    #[error("failed to look at `{path}`")]
+    Asset { path: PathBuf, source: io::Error },
+    #[error("the host does not tell its processor")]
+    Cpu(#[source] io::Error),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    #[error(transparent)]
+    Vm(#[from] VmError),
+}
+
+/// A snapshot that only lacks its name.
+struct Written {
+    partial: Partial,
+    manifest: Manifest,
+    times: Saved,
+}
+
+impl Attempt<'_> {
+    /// Makes a snapshot; who asked hears of it once it has its name.
+    ///
+    /// # Errors
+    /// Where the machine is lost on the way, or the link to it.
+    pub(super) async fn snapshot(
+        &mut self,
+        tag: SnapshotTag,
+        contents: Contents,
+        reply: oneshot::Sender<Reply>,
+        guest: &mut Guest,
+    ) -> Result<(), VmError> {
+        let begun = Instant::now();
+        let written = self.write(&tag, contents, guest).await;
+        self.clear();
+        let Written { partial, manifest, mut times } = match written {
+            Ok(written) => written,
+            Err(error) => {
+                let lost = matches!(error, SavingError::Vm(_));
+                let text = format!("{:#}", anyhow::Error::from(error));
+                tracing::debug!(%tag, error = text, "no snapshot");
+                // Who asked may be gone.
+                drop(reply.send(Reply::Refused(text.clone())));
+                return if lost { Err(VmError::Violation { what: text }) } else { Ok(()) };
+            }
+        };
+        self.writing.spawn(async move {
+            let abandoned = reply.is_closed();
+            let named = spawn_blocking(move || {
+                // Nobody waits for it any more: it is not to be there.
+                if abandoned { Ok(()) } else { partial.commit(manifest).map(drop) }
+            });
+            let answer = match named.await {
+                Ok(Ok(())) => {
+                    times.all = begun.elapsed();
+                    tracing::debug!(?times, "snapshot");
+                    Reply::Saved(times)
+                }
+                Ok(Err(error)) => Reply::Refused(format!("{:#}", anyhow::Error::from(error))),
+                Err(error) => Reply::Refused(error.to_string()),
+            };
+            drop(reply.send(answer));
+        });
+        Ok(())
+    }
+
+    async fn write(
+        &mut self,
+        tag: &SnapshotTag,
+        contents: Contents,
+        guest: &mut Guest,
+    ) -> Result<Written, SavingError> {
+        if !self.started {
+            return Err(SavingError::NotRunning);
+        }
+        if !self.plan.maps.is_empty() {
+            return Err(SavingError::Volumes);
+        }
+        self.clear();
+        let manifest = self.manifest(tag, contents)?;
+        let partial = Store::open(self.claim.data()).begin(tag)?;
+        if contents == Contents::Machine {
+            self.save.ahead().await?;
+            crate::failpoint::reach("saved-ahead");
+        }
+        let frozen = Instant::now();
+        let patience = FREEZE * self.hypervisor.capabilities().slowness;
+        let answered = timeout(patience, guest.frozen()).await;
+        // Also where it is not known to be frozen.
+        let saved = match answered {
+            Ok(answer) => match answer? {
+                Ok(()) => self.copy(&partial, contents).await,
+                Err(why) => Err(SavingError::NotFrozen { why }),
+            },
+            Err(_) => Err(SavingError::Slow { seconds: patience.as_secs() }),
+        };
+        if contents == Contents::Machine {
+            self.go_on(guest).await?;
+        }
+        guest.order(ToGuest::Thaw);
+        let times = Saved { frozen: frozen.elapsed(), paused: saved?, all: Duration::ZERO };
+        crate::failpoint::reach("thawed");
+        for name in contents.files().iter().filter(|name| **name != SCRATCH) {
+            let path = self.save_dir.join(name);
+            fs::rename(&path, partial.path(name)).map_err(|source| SavingError::Move { path, source })?;
+        }
+        Ok(Written { partial, manifest, times })
+    }
+
+    /// Of a guest whose disk is frozen: how long it stood still.
+    async fn copy(&self, partial: &Partial, contents: Contents) -> Result<Duration, SavingError> {
+        crate::failpoint::reach("frozen");
+        let (from, to) = (self.claim.directory().join(SCRATCH), partial.path(SCRATCH));
+        let copied = spawn_blocking(move || cow::copy(&from, &to)).await;
+        copied.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(SavingError::Disk)?;
+        crate::failpoint::reach("disk-copied");
+        if contents == Contents::Disk {
+            return Ok(Duration::ZERO);
+        }
+        let paused = Instant::now();
+        let saved = self.save.save().await;
+        // At once: what is left to do it need not wait for.
+        self.save.resume().await?;
+        let paused = paused.elapsed();
+        saved?;
+        crate::failpoint::reach("resumed");
+        Ok(paused)
+    }
+
+    /// The machine runs, and the link to it stands.
+    async fn go_on(&mut self, guest: &mut Guest) -> Result<(), VmError> {
+        self.save.resume().await?;
+        if !self.save.breaks_connections() {
+            return Ok(());
+        }
+        let key = self.link_key;
+        let restore = ToGuest::Restore(Box::new(self.restore()?));
+        let link = self.hypervisor.reconnect(self.claim.runtime_dir());
+        let connect = async {
+            let mut next = Guest::connect(link.pipe().await?, key, SessionId(random()?), restore).await?;
+            next.restored().await?;
+            Ok::<_, VmError>(next)
+        };
+        let patience = RECONNECT * self.hypervisor.capabilities().slowness;
+        let lost = |_| VmError::Violation { what: "it did not answer after it was saved".into() };
+        guest.follow(timeout(patience, connect).await.map_err(lost)??);
+        crate::failpoint::reach("reconnected");
+        Ok(())
+    }
+
+    /// Removes what a snapshot before has left, or this one.
+    fn clear(&self) {
+        for name in [STATE, MEMORY] {
+            match fs::remove_file(self.save_dir.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, name, "a file of a snapshot is left behind");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn manifest(&self, tag: &SnapshotTag, contents: Contents) -> Result<Manifest, SavingError> {
+        let state = self.claim.state();
+        let Some(digest) = state.image_digest else { return Err(SavingError::NotRunning) };
+        let own_name = self.plan.hostname == state.id.short();
+        Ok(Manifest {
+            format: FORMAT,
+            id: hex::encode(random::<16>()?),
+            tag: tag.clone(),
+            created: Timestamp::now(),
+            contents,
+            origin: Origin {
+                vm: state.id.clone(),
+                name: state.name.clone(),
+                snapshot: self.plan.origin.as_ref().map(|origin| origin.id.clone()),
+            },
+            hypervisor: self.hypervisor.engine(self.claim.data())?,
+            cpu: Cpu::of_this_host().map_err(SavingError::Cpu)?,
+            protocol: PROTOCOL,
+            link_key: self.link_key.to_hex(),
+            machine: self.machine_record()?,
+            container: ContainerRecord {
+                command: state.command.clone(),
+                labels: state.labels.clone(),
+                mounts: state.mounts.clone(),
+                hostname: (!own_name).then(|| self.plan.hostname.clone()),
+                stop_signal: self.plan.stop_signal.number(),
+                terminal: self.plan.has_terminal(),
+                health: self.plan.health.clone(),
+            },
+            image: ImageRecord { reference: state.image.clone(), digest },
+            network: state.network.clone(),
+            ports: state.ports.clone(),
+            files: std::collections::BTreeMap::new(),
+        })
+    }
+
+    fn machine_record(&self) -> Result<MachineRecord, SavingError> {
+        let Assets { kernel, kernel_digest, initrd, agent_digest, base, base_digest, .. } = &self.plan.assets;
+        let root = self.claim.data().root();
+        let asset = |path: &Path, sha256| {
+            let path = fs::canonicalize(path)
+                .map_err(|source| SavingError::Asset { path: path.to_owned(), source })?;
+            let path = path.strip_prefix(root).map_or_else(|_| path.clone(), Path::to_owned);
+            Ok::<_, SavingError>(Asset { path, sha256 })
+        };
+        Ok(MachineRecord {
+            cpus: self.plan.cpus,
+            memory_mib: self.plan.memory_mib,
+            kernel_arguments: self.plan.kernel_arguments.clone(),
+            huge_pages: self.plan.machine.pages == Pages::Huge,
+            kernel: asset(kernel, *kernel_digest)?,
+            initrd: asset(initrd, *agent_digest)?,
+            base: asset(base, *base_digest)?,
+            interfaces: self.network.interfaces.clone(),
+        })
+    }
+}

@@ -1,0 +1,386 @@
+//! Restore conformance: what a VM is that goes on from a snapshot, and what its source remains. Whatever
+//! hypervisor runs it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fcvm_testkit::{
+    Entry, Layer, Output, Running, TestEnv, World, needs_programs, needs_root, skip,
+    talk::{PATIENCE, echo, echo_tcp},
+    world::OUTSIDE,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+#[cfg(feature = "failpoints")]
+use fcvm::failpoint::VARIABLE;
+
+/// A program without failpoints has none.
+#[cfg(not(feature = "failpoints"))]
+const VARIABLE: &str = "";
+
+/// Counts, in its memory and in its output; ends well when it is asked to.
+const COUNTER: &str = "trap 'exit 5' TERM; n=0; while :; do n=$((n+1)); echo count $n; sleep 0.2; done";
+
+fn vm() -> Option<TestEnv> {
+    TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))
+}
+
+fn fcvm(env: &TestEnv, arguments: &[&str]) -> Output {
+    env.fcvm().args(arguments).run()
+}
+
+fn start(env: &TestEnv, name: &str, script: &str) {
+    env.run(&["-d", "--name", name, "-m", "256m", "hello", "sh", "-c", script]).run().assert_code(0);
+}
+
+fn snapshot(env: &TestEnv, vm: &str, tag: &str) {
+    let created = fcvm(env, &["snapshot", "create", vm, "--tag", tag]);
+    created.assert_code(0);
+    assert_eq!(created.stdout(), format!("{tag}\n"), "{}", created.stderr);
+}
+
+fn clone(env: &TestEnv, tag: &str, name: &str) {
+    fcvm(env, &["snapshot", "run", "--snapshot", tag, "-d", "--name", name]).assert_code(0);
+}
+
+fn exec(env: &TestEnv, vm: &str, script: &str) -> String {
+    fcvm(env, &["exec", vm, "sh", "-c", script]).ok()
+}
+
+/// In the VM, beside its container.
+fn machine(env: &TestEnv, vm: &str, script: &str) -> String {
+    fcvm(env, &["exec", "--vm", vm, "sh", "-c", script]).ok()
+}
+
+fn inspect(env: &TestEnv, vm: &str, field: &str) -> String {
+    fcvm(env, &["inspect", "--format", field, vm]).ok()
+}
+
+/// The numbers that a counter has told.
+fn counts(env: &TestEnv, vm: &str) -> Vec<u32> {
+    let logs = fcvm(env, &["logs", vm]).ok();
+    logs.lines().map(|line| line.strip_prefix("count ").unwrap().parse().unwrap()).collect()
+}
+
+/// Waits until a counter has told so many more; the last.
+fn follow(env: &TestEnv, vm: &str, more: u32) -> u32 {
+    let follower = env.fcvm().args(["logs", "--follow", vm]).spawn();
+    // That of a clone begins with any number.
+    follower.wait_for_stdout("\n");
+    let last = counts(env, vm).last().unwrap() + more;
+    follower.wait_for_stdout(&format!("count {last}\n"));
+    last
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+/// The clock is the host's, within half a second.
+fn assert_time(env: &TestEnv, vm: &str) {
+    let before = now();
+    let there = machine(env, vm, "date +%s%N").parse().map(Duration::from_nanos).unwrap();
+    let half = Duration::from_millis(500);
+    assert!(there + half > before && there < now() + half, "{there:?} {before:?}");
+}
+
+fn remove(env: &TestEnv, vms: &[&str], tags: &[&str]) {
+    fcvm(env, &[&["rm", "-f"], vms].concat()).assert_code(0);
+    fcvm(env, &[&["snapshot", "rm"], tags].concat()).assert_code(0);
+    env.assert_nothing_left();
+}
+
+#[test]
+fn vm_clones_go_on_as_others_and_the_source_as_itself() {
+    let Some(env) = vm() else { return };
+    start(&env, "source", COUNTER);
+    let then = follow(&env, "source", 2);
+    let pid = inspect(&env, "source", "{{.hypervisor_process.pid}}");
+    snapshot(&env, "source", "warm");
+    let ids = fcvm(&env, &["snapshot", "run", "--snapshot", "warm", "-d", "-n", "2", "--name", "clone"]).ok();
+    let clones = ["clone-1", "clone-2"];
+    assert_eq!(ids.lines().count(), 2, "{ids}");
+    // The container goes on from where it was, and tells of it in a log of its own.
+    for clone in clones {
+        follow(&env, clone, 2);
+        let numbers = counts(&env, clone);
+        assert!(numbers[0] > then.saturating_sub(2) && numbers.windows(2).all(|two| two[0] + 1 == two[1]));
+    }
+    // The source has lost nothing.
+    follow(&env, "source", 1);
+    // Neither is late by the time that its boot took.
+    assert_time(&env, "source");
+    let numbers = counts(&env, "source");
+    assert!(numbers[0] == 1 && numbers.windows(2).all(|two| two[0] + 1 == two[1]), "{numbers:?}");
+    assert_eq!(inspect(&env, "source", "{{.hypervisor_process.pid}}"), pid);
+    fcvm(&env, &["exec", "source", "true"]).assert_code(0);
+
+    let all = ["source", clones[0], clones[1]];
+    let different = |what: &dyn Fn(&str) -> String| {
+        let values: BTreeSet<_> = all.iter().map(|vm| what(vm)).collect();
+        assert_eq!(values.len(), 3, "{values:?}");
+    };
+    different(&|vm| exec(&env, vm, "hostname"));
+    different(&|vm| machine(&env, vm, "cat /etc/machine-id"));
+    for vm in clones {
+        let id = inspect(&env, vm, "{{.id}}");
+        assert_eq!(machine(&env, vm, "cat /etc/machine-id; hostname"), format!("{id}\n{}", &id[..12]));
+        assert_eq!(exec(&env, vm, "hostname; cat /etc/hostname"), format!("{0}\n{0}", &id[..12]));
+        assert_eq!(inspect(&env, vm, "{{.process_type}} {{.snapshot_name}}"), "clone warm");
+        assert_time(&env, vm);
+    }
+    let first = fs::read_to_string(env.data().join("snapshots/warm/manifest.json")).unwrap();
+    let refused = fcvm(&env, &["snapshot", "rm", "warm"]);
+    refused.assert_code(125);
+    assert!(refused.stderr.contains("in use") && refused.stderr.contains("clone-1"), "{}", refused.stderr);
+    // An end like any other.
+    fcvm(&env, &["stop", "clone-1"]).assert_code(0);
+    fcvm(&env, &["wait", "clone-1"]).assert_stdout("5");
+    fcvm(&env, &["kill", "clone-2"]).assert_code(0);
+    fcvm(&env, &["wait", "clone-2"]).assert_stdout("137");
+    assert_eq!(fs::read_to_string(env.data().join("snapshots/warm/manifest.json")).unwrap(), first);
+    remove(&env, &all, &["warm"]);
+}
+
+#[test]
+fn vm_clones_draw_other_random_numbers() {
+    let Some(env) = vm() else { return };
+    start(&env, "source", "while :; do sleep 1000; done");
+    snapshot(&env, "source", "warm");
+    let drawn: BTreeSet<_> = (0..3)
+        .map(|_| {
+            let script = "head -c 16 /dev/urandom | od -An -tx1";
+            fcvm(&env, &["snapshot", "run", "--snapshot", "warm", "--exec", script]).ok()
+        })
+        .collect();
+    assert_eq!(drawn.len(), 3, "{drawn:?}");
+    let status = fcvm(&env, &["snapshot", "run", "--snapshot", "warm", "--exec", "echo out; exit 7"]);
+    status.assert_code(7);
+    assert_eq!(status.stdout(), "out\n");
+    remove(&env, &["source"], &["warm"]);
+}
+
+#[test]
+fn vm_what_is_written_meanwhile_is_whole_in_a_clone() {
+    let Some(env) = vm() else { return };
+    // Each file holds its own name, many times.
+    let script = "mkdir /files; n=0; while :; do n=$((n+1));
+        for i in 0 1 2 3 4 5 6 7 8 9; do echo $n$n$n$n$n$n$n$n; done > /files/new && mv /files/new /files/$n
+        [ $n = 20 ] && echo count 20; done";
+    start(&env, "source", script);
+    follow(&env, "source", 20);
+    snapshot(&env, "source", "warm");
+    clone(&env, "warm", "clone");
+    let check = "cd /files; for f in $(ls | grep -v new | head -n 30); do
+        [ \"$(sort -u $f)\" = $f$f$f$f$f$f$f$f ] && [ $(wc -l < $f) = 10 ] || echo bad $f; done; echo checked";
+    assert_eq!(exec(&env, "clone", check), "checked");
+    // Nothing of the disk was on its way.
+    if needs_programs(&["e2fsck"]) {
+        let disk = env.data().join("snapshots/warm/scratch.raw");
+        let checked = std::process::Command::new("e2fsck").args(["-f", "-n"]).arg(&disk).output().unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    }
+    remove(&env, &["source", "clone"], &["warm"]);
+}
+
+#[test]
+fn vm_generations_go_on_from_one_another() {
+    let Some(env) = vm() else { return };
+    start(&env, "vm-0", COUNTER);
+    for generation in 0..3 {
+        let (vm, tag, next) =
+            (format!("vm-{generation}"), format!("tag-{generation}"), format!("vm-{}", generation + 1));
+        exec(&env, &vm, &format!("echo {generation} >> /disk; echo {generation} >> /dev/shm/memory"));
+        let then = follow(&env, &vm, 1);
+        snapshot(&env, &vm, &tag);
+        clone(&env, &tag, &next);
+        follow(&env, &next, 2);
+        assert!(counts(&env, &next)[0] > then.saturating_sub(2));
+        let expected = (0..=generation).map(|n| n.to_string()).collect::<Vec<_>>().join("\n");
+        assert_eq!(exec(&env, &next, "cat /disk"), expected);
+        assert_eq!(exec(&env, &next, "cat /dev/shm/memory"), expected);
+    }
+    let manifests: Vec<Value> =
+        serde_json::from_str(&fcvm(&env, &["snapshot", "inspect", "tag-0", "tag-1"]).ok()).unwrap();
+    assert_eq!(manifests[1]["origin"]["snapshot"], manifests[0]["id"]);
+    remove(&env, &["vm-0", "vm-1", "vm-2", "vm-3"], &["tag-0", "tag-1", "tag-2"]);
+}
+
+#[test]
+fn root_vm_connections_end_and_new_ones_are_made() {
+    const ECHO: u16 = 7;
+    if !needs_root() || !needs_programs(&["socat"]) {
+        return;
+    }
+    let Some(world) = World::new() else { return };
+    let Some(env) = vm().map(|env| env.on(&world)) else { return };
+    let layer = Layer::new().busybox().with(Entry::symlink("bin/nc", "busybox"));
+    env.import("net", &layer.program("/usr/bin/socat").to_tar());
+    echo_tcp(world.outside(|| TcpListener::bind(("::", ECHO)).unwrap()));
+    // One connection that is spoken on, one on which it only waits; and a server.
+    let script = format!(
+        "socat TCP4-LISTEN:80,fork,reuseaddr PIPE &
+         (socat -u TCP4:{far}:{ECHO} - ; echo ended) > /waiting &
+         mkfifo /in; (socat - TCP4:{far}:{ECHO} < /in > /out; echo ended >> /out) &
+         exec 3> /in; echo before >&3
+         until grep -q before /out; do sleep 0.1; done
+         echo ready; trap 'echo after >&3' USR1; while :; do sleep 0.1; done",
+        far = OUTSIDE[0]
+    );
+    let run = ["podman", "run", "-d", "--name", "source", "-m", "256m", "-p", "8080:80"];
+    let image = ["net", "sh", "-c", &script];
+    env.fcvm().args(run).args(env.options()).args(image).run().assert_code(0);
+    let follower = env.fcvm().args(["logs", "--follow", "source"]).spawn();
+    follower.wait_for_stdout("ready\n");
+    drop(follower);
+    snapshot(&env, "source", "warm");
+    clone(&env, "warm", "clone");
+    // In the clone both have ended, also that on which nothing was sent.
+    exec(&env, "clone", "until grep -q ended /waiting && grep -q ended /out; do sleep 0.1; done");
+    // In the source both go on.
+    fcvm(&env, &["kill", "-s", "USR1", "source"]).assert_code(0);
+    exec(&env, "source", "until grep -q after /out; do sleep 0.1; done; ! grep ended /out /waiting");
+    let new = format!("echo new | socat -t 100 - TCP4:{}:{ECHO}", OUTSIDE[0]);
+    assert_eq!(exec(&env, "clone", &new), "new");
+    // The same port of each, at addresses of their own.
+    let ports =
+        ["source", "clone"].map(|vm| fcvm(&env, &["port", vm, "80"]).ok().parse::<SocketAddr>().unwrap());
+    assert!(ports[0].ip() != ports[1].ip() && ports.iter().all(|port| port.port() == 8080), "{ports:?}");
+    for port in ports {
+        assert_eq!(echo(world.on_host(|| TcpStream::connect(port).unwrap()), b"hello"), b"hello");
+    }
+    // A connection from the host to the source is not the clone's.
+    let mut kept = world.on_host(|| TcpStream::connect(ports[0]).unwrap());
+    kept.set_read_timeout(Some(PATIENCE)).unwrap();
+    kept.write_all(b"one").unwrap();
+    let mut answer = [0; 3];
+    kept.read_exact(&mut answer).unwrap();
+    snapshot(&env, "source", "warmer");
+    kept.write_all(b"two").unwrap();
+    kept.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"two");
+    drop(kept);
+    remove(&env, &["source", "clone"], &["warm", "warmer"]);
+}
+
+/// A server of a snapshot, and its PID.
+fn serve(env: &TestEnv, tag: &str) -> (Running, i32) {
+    let server = env.fcvm().args(["snapshot", "serve", tag]).spawn();
+    let pid = server.pid();
+    server.wait_for_stdout(&format!("{pid}\n"));
+    (server, pid)
+}
+
+#[test]
+fn vm_clones_end_with_who_serves_them() {
+    let Some(env) = vm() else { return };
+    start(&env, "source", COUNTER);
+    snapshot(&env, "source", "warm");
+    let (server, pid) = serve(&env, "warm");
+    let (other, other_pid) = serve(&env, "warm");
+    let run = |pid: i32, name: &str| {
+        fcvm(&env, &["snapshot", "run", "--pid", &pid.to_string(), "-d", "--name", name])
+    };
+    for (pid, name) in [(pid, "a-1"), (pid, "a-2"), (other_pid, "b-1")] {
+        run(pid, name).assert_code(0);
+        assert_eq!(inspect(&env, name, "{{.serve_pid}}"), pid.to_string());
+    }
+    let listed: Value = serde_json::from_str(&fcvm(&env, &["snapshot", "ls", "--json"]).ok()).unwrap();
+    let mut servers = listed[0]["servers"].as_array().unwrap().clone();
+    servers.sort_by_key(|server| server["clones"].as_u64());
+    assert_eq!((&servers[0]["pid"], &servers[1]["pid"]), (&other_pid.into(), &pid.into()));
+    assert_eq!((&servers[1]["clones"], &servers[1]["health"]), (&2.into(), &"healthy".into()));
+    assert_eq!(env.list().len(), 4, "a server is no VM");
+    // Asked to end, it ends its own clones first.
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    server.wait().assert_code(0);
+    for name in ["a-1", "a-2"] {
+        assert_eq!(inspect(&env, name, "{{.status}} {{.exit_code}}"), "exited 137");
+    }
+    follow(&env, "b-1", 1);
+    run(pid, "late").assert_code(125);
+    // Killed, it cannot; nobody is left behind.
+    kill_process(Pid::from_raw(other_pid).unwrap(), Signal::KILL).unwrap();
+    drop(other);
+    fcvm(&env, &["wait", "b-1"]);
+    let error = inspect(&env, "b-1", "{{.error}}");
+    assert!(error.contains("page server") && error.contains(&other_pid.to_string()), "{error}");
+    fcvm(&env, &["gc"]).assert_code(0);
+    remove(&env, &["source", "a-1", "a-2", "b-1"], &["warm"]);
+}
+
+/// The stages of making a snapshot, by its VM's owner.
+const STAGES: [&str; 9] = [
+    "snapshot-begun",
+    "saved-ahead",
+    "frozen",
+    "disk-copied",
+    "machine-stopped",
+    "resumed",
+    "thawed",
+    "snapshot-files-written",
+    "snapshot-written",
+];
+
+#[test]
+fn vm_a_killed_owner_leaves_no_half_of_a_snapshot() {
+    let Some(env) = vm() else { return };
+    if VARIABLE.is_empty() {
+        return skip("fcvm was built without --features fcvm/failpoints");
+    }
+    for stage in STAGES {
+        let run = env.run(&["-d", "--rm", "--name", "vm", "-m", "256m", "hello", "sh", "-c", COUNTER]);
+        run.env(VARIABLE, format!("{stage}=kill")).run().assert_code(0);
+        let failed = fcvm(&env, &["snapshot", "create", "vm", "--tag", "half"]);
+        failed.assert_code(125);
+        assert!(failed.stderr.contains("`vm` ended before it answered"), "{stage}: {}", failed.stderr);
+        env.wait_for_processes();
+        fcvm(&env, &["gc"]).assert_code(0);
+        env.assert_nothing_left();
+        let left = fs::read_dir(env.data().join("snapshots")).unwrap().count();
+        assert_eq!(left, 0, "{stage}");
+    }
+}
+
+#[test]
+fn vm_what_cannot_go_on_is_refused_before_anything_starts() {
+    let Some(env) = vm() else { return };
+    let missing = fcvm(&env, &["snapshot", "run", "--snapshot", "nosuch"]);
+    missing.assert_code(125);
+    assert!(missing.stderr.contains("nosuch"), "{}", missing.stderr);
+    start(&env, "source", COUNTER);
+    snapshot(&env, "source", "warm");
+    let again = fcvm(&env, &["snapshot", "create", "source", "--tag", "warm"]);
+    again.assert_code(125);
+    assert!(again.stderr.contains("warm") && again.stderr.contains("hint:"), "{}", again.stderr);
+    let directory = env.data().join("snapshots/warm");
+    let state = fs::read(directory.join("state")).unwrap();
+    let mut flipped = state.clone();
+    flipped[state.len() / 2] ^= 1;
+    for bytes in [&flipped[..], &state[..state.len() - 1]] {
+        fs::write(directory.join("state"), bytes).unwrap();
+        let refused = fcvm(&env, &["snapshot", "run", "--snapshot", "warm"]);
+        refused.assert_code(125);
+        assert!(refused.stderr.contains("state"), "{}", refused.stderr);
+        assert_eq!(env.list().len(), 1, "nothing was started");
+    }
+    fs::write(directory.join("state"), &state).unwrap();
+    let manifest = fs::read_to_string(directory.join("manifest.json")).unwrap();
+    let (name, version) = (r#""version": ""#, r#""version": "99."#);
+    fs::write(directory.join("manifest.json"), manifest.replace(name, version)).unwrap();
+    let refused = fcvm(&env, &["snapshot", "run", "--snapshot", "warm"]);
+    refused.assert_code(125);
+    assert!(refused.stderr.contains("99."), "{}", refused.stderr);
+    fs::write(directory.join("manifest.json"), manifest).unwrap();
+    // Whole again, by its content.
+    clone(&env, "warm", "clone");
+    remove(&env, &["source", "clone"], &["warm"]);
+}
