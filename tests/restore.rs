@@ -176,7 +176,9 @@ fn vm_what_is_written_meanwhile_is_whole_in_a_clone() {
         for i in 0 1 2 3 4 5 6 7 8 9; do echo $n$n$n$n$n$n$n$n; done > /files/new && mv /files/new /files/$n
         [ $n = 20 ] && echo count 20; done";
     start(&env, "source", script);
-    follow(&env, "source", 20);
+    let follower = env.fcvm().args(["logs", "--follow", "source"]).spawn();
+    follower.wait_for_stdout("count 20\n");
+    drop(follower);
     snapshot(&env, "source", "warm");
     clone(&env, "warm", "clone");
     let check = "cd /files; for f in $(ls | grep -v new | head -n 30); do

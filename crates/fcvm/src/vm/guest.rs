@@ -220,6 +220,28 @@ mod tests {
         Guest::connect(near, KEY, ID, ToGuest::Start(Box::new(plan()))).await
     }
 
+    #[tokio::test]
+    async fn the_time_that_is_told_is_that_of_the_telling() {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let agent = tokio::spawn(async move {
+            let mut pipe = GuestPipe::new(far, KEY);
+            let (_, io) = pipe.accept().await.unwrap();
+            let (mut link, driver) = multiplex(io, Role::Guest);
+            tokio::spawn(async move { drop(driver.await) });
+            let (_, control) = link.incoming.accept().await.unwrap();
+            let (read, write) = tokio::io::split(control);
+            Sender::new(write).send(&hello()).await.unwrap();
+            Receiver::<ToGuest, _>::new(read).receive().await.unwrap().unwrap()
+        });
+        let now = || u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+        let before = now();
+        // Made long before, with the time of then.
+        let guest = Guest::connect(near, KEY, ID, ToGuest::Start(Box::new(plan()))).await.unwrap();
+        let ToGuest::Start(told) = agent.await.unwrap() else { panic!("another order") };
+        assert!((before..=now()).contains(&told.time_unix_nanos), "{}", told.time_unix_nanos);
+        drop(guest);
+    }
+
     fn hello() -> Hello {
         Hello {
             protocol: PROTOCOL,

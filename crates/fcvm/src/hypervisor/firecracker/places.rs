@@ -32,6 +32,8 @@ pub(super) const RUN: &str = "vmm";
 const ROOT: &str = "root";
 /// The socket of a page server, in a sandbox.
 const PAGES: &str = "/saved/pages.sock";
+/// What gives descriptors for page faults.
+const FAULTS: &str = "/dev/userfaultfd";
 /// The program, in its sandbox.
 pub(super) const PROGRAM: &str = "/firecracker";
 /// More than a program's headers.
@@ -128,7 +130,14 @@ impl Places {
         if let (Some(saved), Some(places)) = (&machine.saved, &self.saved) {
             show(&saved.state, &places.state, sandbox::Access::Read)?;
             match (&saved.pages, &places.pages) {
-                (Some(pages), Some(place)) => show(pages, place, sandbox::Access::Write)?,
+                (Some(pages), Some(place)) => {
+                    show(pages, place, sandbox::Access::Write)?;
+                    // Without privileges only this gives a descriptor for the faults of system calls.
+                    let device = Path::new(FAULTS);
+                    if device.exists() {
+                        show(device, device, sandbox::Access::Device)?;
+                    }
+                }
                 _ => show(&saved.memory, &places.memory, sandbox::Access::Read)?,
             }
         }
