@@ -352,7 +352,7 @@ impl HypervisorError {
             Self::SaveMemory { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(
                 "the kernel keeps processes from reading others' memory: see kernel.yama.ptrace_scope".into(),
             ),
-            Self::NotSaved { .. } => Some("start it in another way, or use --disk-only".into()),
+            Self::NotSaved { .. } => Some("a VM that is to be saved is started without that".into()),
             Self::Qmp { .. } | Self::Saved { .. } | Self::SaveMemory { .. } => None,
             Self::Show { .. } | Self::ReadCpuTemplate { .. } | Self::Socket { .. } | Self::Start { .. } | Self::Link { .. } => None,
         }
