@@ -9,7 +9,10 @@
 use std::{
     fs::File,
     io,
-    sync::mpsc::{RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
     thread,
     time::Duration,
 };
@@ -21,10 +24,20 @@ const SCRATCH: &str = "/var/lib/containers";
 /// A host that lives takes no longer.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How far it is. Only one of those who know of it thaws it, and never what another has frozen since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Freezing,
+    Frozen,
+    /// Or to be thawed as soon as it is frozen.
+    Thawed,
+}
+
 /// A file system that is being frozen, or is. Dropped, it thaws.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     file: File,
+    stage: Arc<Mutex<Stage>>,
     /// Its end ends the thread.
     _thread: Sender<()>,
 }
@@ -38,24 +51,49 @@ impl Frozen {
         let file = File::open(SCRATCH)?;
         let (sender, stopped) = channel();
         let other = file.try_clone()?;
+        let stage = Arc::new(Mutex::new(Stage::Freezing));
+        let shared = Arc::clone(&stage);
         thread::Builder::new().name("freeze".into()).spawn(move || {
             let frozen = sys::freeze(&other);
             let failed = frozen.is_err();
+            if !failed {
+                let mut stage = lock(&shared);
+                match *stage {
+                    Stage::Freezing => *stage = Stage::Frozen,
+                    // The host did not wait for it.
+                    Stage::Frozen | Stage::Thawed => thaw(&other),
+                }
+            }
             told(frozen);
             if !failed && stopped.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
-                tracing::warn!("nobody thawed the scratch disk");
-                // It may have been just now.
-                sys::thaw(&other).ok();
+                tracing::warn!("nobody thaws the scratch disk");
+                end(&shared, &other);
             }
         })?;
-        Ok(Self { file, _thread: sender })
+        Ok(Self { file, stage, _thread: sender })
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        if let Err(error) = sys::thaw(&self.file) {
-            tracing::debug!(%error, "the scratch disk was not frozen any more");
-        }
+        end(&self.stage, &self.file);
+    }
+}
+
+fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
+    stage.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn end(stage: &Mutex<Stage>, file: &File) {
+    let mut stage = lock(stage);
+    if *stage == Stage::Frozen {
+        thaw(file);
+    }
+    *stage = Stage::Thawed;
+}
+
+fn thaw(file: &File) {
+    if let Err(error) = sys::thaw(file) {
+        tracing::warn!(%error, "the scratch disk does not thaw");
     }
 }

@@ -27,6 +27,9 @@ const OUTBOX: usize = 16;
 /// Messages of the guest that wait for us.
 const INBOX: usize = 64;
 
+/// Messages that may come before an answer that is waited for.
+const MOST_EARLY: usize = 1024;
+
 /// A guest that has said `Hello`.
 #[derive(Debug)]
 pub(super) struct Guest {
@@ -114,7 +117,7 @@ impl Guest {
                 ToHost::Restored(Some(why)) => {
                     return Err(VmError::NotRestored { why: crate::output::sanitize(&why) });
                 }
-                message => self.early.push_back(message),
+                message => self.keep(message)?,
             }
         }
     }
@@ -129,9 +132,18 @@ impl Guest {
             match self.new_message().await.ok_or_else(|| violation("no word of its disk"))?? {
                 ToHost::Frozen(None) => return Ok(Ok(())),
                 ToHost::Frozen(Some(why)) => return Ok(Err(crate::output::sanitize(&why))),
-                message => self.early.push_back(message),
+                message => self.keep(message)?,
             }
         }
+    }
+
+    /// Keeps a message for later; no more than a guest has reason to send.
+    fn keep(&mut self, message: ToHost) -> Result<(), VmError> {
+        if self.early.len() == MOST_EARLY {
+            return Err(violation("too many messages instead of an answer"));
+        }
+        self.early.push_back(message);
+        Ok(())
     }
 
     /// Becomes the next session with the same guest: whoever opens streams does so there.
