@@ -139,7 +139,7 @@ async fn run(
     let mut command = podman::command(arguments);
     let ends = Ends::given_to(&mut command, container.interactive, *size)?;
     reach(outbox, Stage::Prepared).await;
-    let (_, mut ended) = reaper.spawn(&mut command).context("failed to start podman")?;
+    let (_, mut ended) = reaper.spawn(&mut command).await.context("failed to start podman")?;
     crate::fault::reach("podman");
     // Our copies of the pipes' ends would keep them open.
     drop(command);
@@ -161,7 +161,7 @@ async fn run(
             status = &mut ended => break status?,
             pid = started.appeared(), if process.is_none() && running => {
                 let pid = pid?;
-                known.send_replace(fs::read_to_string(podman::ID_FILE).ok().map(|id| Running { id, pid }));
+                known.send_replace(fs::read_to_string(podman::ID_FILE).ok().map(|id| Running::new(id, pid)));
                 crate::fault::reach("container");
                 reach(outbox, Stage::ContainerStarted).await;
                 match pidfd_open(pid, PidfdFlags::NONBLOCK) {

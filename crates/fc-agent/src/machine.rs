@@ -134,6 +134,10 @@ impl Machine {
         if let Err(error) = self.diagnosis.load() {
             tracing::debug!(error = format!("{error:#}"), "connections will not be ended");
         }
+        let running = self.running.borrow().clone();
+        if let Some(Err(error)) = running.map(|running| running.prepare()) {
+            tracing::debug!(error = format!("{error:#}"), "a command's start will take longer");
+        }
         let outbox = self.outbox.clone();
         let told = move |frozen: std::io::Result<()>| {
             let failed = frozen.err().map(|error| error.to_string());

@@ -42,7 +42,7 @@ pub(crate) async fn call(
     let log = File::create(LOG).context("failed to create a log")?;
     let mut command = command(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let (_, ended) = reaper.spawn(&mut command).context("failed to start podman")?;
+    let (_, ended) = reaper.spawn(&mut command).await.context("failed to start podman")?;
     let status = ended.await?;
     if !status.success() {
         let log = fs::read(LOG).unwrap_or_default();

@@ -101,6 +101,44 @@ pub(crate) fn lead_a_session_with_terminal(command: &mut std::process::Command) 
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, prepare) };
 }
 
+/// Has a process enter a container before it becomes its program.
+pub(crate) fn enter(command: &mut std::process::Command, entry: crate::exec::Entry) {
+    let prepare = move || Ok(entry.enter()?);
+    // SAFETY: between fork and exec `enter` makes system calls only, and those by descriptors and memory that were
+    // there before the fork: nothing is allocated, freed or locked.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, prepare) };
+}
+
+/// Leaves the keyring of the session for the one of this name. Where the kernel has none, there is none to leave.
+pub(crate) fn join_keyring(name: &std::ffi::CStr) {
+    /// Of `linux/keyctl.h`.
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: the request reads a string that ends with 0, which a `CStr` does; it keeps nothing of it.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
+}
+
+/// Has the kernel ask a program, compiled as `struct sock_filter`s of `linux/filter.h`, about every system call of
+/// this process from now on.
+///
+/// # Errors
+/// The kernel's: where it is no program, or the process may not.
+pub(crate) fn filter_system_calls(program: &[u8]) -> rustix::io::Result<()> {
+    const INSTRUCTION: usize = size_of::<libc::sock_filter>();
+    let length = u16::try_from(program.len() / INSTRUCTION).map_err(|_| rustix::io::Errno::INVAL)?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: the kernel copies `len` instructions of 8 bytes from the pointer, whatever its alignment: the slice has
+    // as many; it writes to none.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    match result {
+        0 => Ok(()),
+        _ => {
+            Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error())
+                .unwrap_or(rustix::io::Errno::INVAL))
+        }
+    }
+}
+
 /// A process that ended: its id and its wait status; `None` where none is waiting to be reaped.
 pub(crate) fn reap() -> Option<(Pid, std::process::ExitStatus)> {
     let mut status = 0;

@@ -1,37 +1,31 @@
-//! Commands in the container, by the OCI runtime that runs it: without Podman, which takes ten times
-//! as long and does the same.
+//! Commands in the container: without Podman and its OCI runtime, which take twenty times as long and do the same.
 
 use std::{
-    fs,
-    io::{self, IoSliceMut},
-    mem::MaybeUninit,
-    os::fd::OwnedFd,
+    borrow::Cow,
+    io,
     path::Path,
-    process::{Command, Stdio},
-    sync::Arc,
+    process::Command,
+    sync::{Arc, OnceLock},
+    thread,
 };
 
 use anyhow::Context as _;
 use fcvm_proto::{ExecRequest, FailureKind};
-use rustix::{
-    fs::{Mode, OFlags, inotify::WatchFlags, open},
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
-    process::Pid,
-};
-use serde_json::Value;
-use tokio::{io::Interest, net::UnixListener, sync::watch};
+use rustix::{fs::inotify::WatchFlags, process::Pid};
+use tokio::sync::{oneshot, watch};
 
 use super::{
     Refusal,
-    launch::{Launched, Pipes, Place, Started},
+    entrance::{Entrance, RUNTIME_STATE, Report},
+    launch::{Launched, Pipes},
     process, users,
 };
-use crate::{container::PidFile, directory::Directory, podman, reaper::Reaper, terminal::Terminal};
-
-/// The OCI runtime.
-const RUNTIME: &str = "/usr/bin/crun";
-/// Where it keeps what it knows of a container.
-const RUNTIME_STATE: &str = "/run/crun";
+use crate::{
+    directory::Directory,
+    reaper::{Reaper, Spawned},
+    sys,
+    terminal::Terminal,
+};
 
 /// What waits there, for the word to start the container's program.
 const START: &str = "exec.fifo";
@@ -43,6 +37,30 @@ pub(crate) struct Running {
     pub(crate) id: String,
     /// Its first process.
     pub(crate) pid: Pid,
+    /// Found out once.
+    entrance: Arc<OnceLock<Arc<Entrance>>>,
+}
+
+impl Running {
+    pub(crate) fn new(id: String, pid: Pid) -> Self {
+        Self { id, pid, entrance: Arc::default() }
+    }
+
+    /// Finds out now what a command will need.
+    ///
+    /// # Errors
+    /// Where the container has just ended.
+    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+        self.entrance().map(drop)
+    }
+
+    fn entrance(&self) -> anyhow::Result<Arc<Entrance>> {
+        if let Some(entrance) = self.entrance.get() {
+            return Ok(Arc::clone(entrance));
+        }
+        let found = Arc::new(Entrance::find(&self.id, self.pid)?);
+        Ok(Arc::clone(self.entrance.get_or_init(|| found)))
+    }
 }
 
 /// Starts a command in the container.
@@ -54,60 +72,77 @@ pub(super) async fn launch(
     mut known: watch::Receiver<Option<Running>>,
     reaper: &Reaper,
 ) -> Result<Launched, Refusal> {
-    let running = begun(&mut known).await?;
-    let mut own = own_process(&running.id)?;
+    let entrance = begun(&mut known).await?.entrance()?;
+    let mut own = Cow::Borrowed(&entrance.process);
     let user = match &request.user {
         Some(wanted) => {
-            let root = format!("/proc/{}/root", running.pid.as_raw_nonzero());
-            let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .context("failed to open the container's root")?;
-            let uid = own["user"]["uid"].as_u64().unwrap_or(0);
-            process::forget_home(&mut own, &users::look_up(&root, &uid.to_string())?.home);
-            Some(users::look_up(&root, wanted)?)
+            let uid = own.user.uid.to_string();
+            process::forget_home(own.to_mut(), &users::look_up(&entrance.root, &uid)?.home);
+            Some(users::look_up(&entrance.root, wanted)?)
         }
         None => None,
     };
-    let described = process::describe(&own, request, user.as_ref())?;
-    let place = Place::new(request)?;
-    let described_in = place.path("process.json");
-    fs::write(&described_in, described.to_string())?;
-    let pid_file = place.path("pid");
-    let started = PidFile::watch(pid_file.clone())?;
-    let mut command = Command::new(RUNTIME);
+    let described = process::describe(&own, request, user.as_ref());
+    let [program, arguments @ ..] = described.args.as_slice() else {
+        return Err(anyhow::anyhow!("there is no command").into());
+    };
+    let mut command = Command::new(program);
     command
+        .args(arguments)
         .env_clear()
-        .env("PATH", podman::PATH)
-        .arg(format!("--log={}", place.log().display()))
-        .args(["--log-format=json", "exec"])
-        .arg(format!("--process={}", described_in.display()))
-        .arg(format!("--pid-file={}", pid_file.display()));
-    let (pipes, terminal, ended) = match request.terminal {
+        .envs(described.env.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
+    let (entry, report) = entrance.entry(&described, request.terminal.is_some())?;
+    sys::enter(&mut command, entry);
+    let (pipes, terminal) = match request.terminal {
         Some(size) => {
-            let socket = place.path("console");
-            let listener = UnixListener::bind(&socket)?;
-            command.arg(format!("--console-socket={}", socket.display())).arg(&running.id);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            let (_, mut ended) = reaper.spawn(&mut command).context("failed to start crun")?;
-            let master = tokio::select! {
-                master = receive_terminal(&listener) => master?,
-                status = &mut ended => {
-                    return Err(place.failure().unwrap_or_else(|| match status {
-                        Ok(status) => anyhow::anyhow!("crun ended: {status}").into(),
-                        Err(error) => error.into(),
-                    }));
-                }
-            };
-            let terminal = Terminal::new(master, size)?;
-            (Pipes::terminal(&terminal, request.interactive), Some(Arc::new(terminal)), ended)
+            let (master, other) = entrance.terminal().context("the container has no terminal for it")?;
+            command.stdin(other.try_clone()?).stdout(other.try_clone()?).stderr(other);
+            let terminal = Arc::new(Terminal::new(master, size)?);
+            (Pipes::terminal(&terminal, request.interactive), Some(terminal))
         }
-        None => {
-            command.arg(&running.id);
-            let pipes = Pipes::of(request, &mut command)?;
-            let (_, ended) = reaper.spawn(&mut command).context("failed to start crun")?;
-            (pipes, None, ended)
+        None => (Pipes::of(request, &mut command)?, None),
+    };
+    let (program, workdir) = (program.clone(), described.cwd.clone());
+    let spawned = spawn(entrance, command, reaper.clone()).await?;
+    let (pid, ended) = spawned.map_err(|error| refused(report, &error, &program, &workdir))?;
+    Ok(Launched { ended, pid, pipes, terminal })
+}
+
+/// Starts it from a thread of its own: the thread's children are the container's from then on, and the file system of
+/// their programs may make them wait.
+async fn spawn(
+    entrance: Arc<Entrance>,
+    mut command: Command,
+    reaper: Reaper,
+) -> anyhow::Result<io::Result<Spawned>> {
+    let (sender, spawned) = oneshot::channel();
+    let begin = move || {
+        let adopted = entrance.adopt_children().map_err(io::Error::from);
+        let result = adopted.and_then(|()| reaper.spawn_blocking(&mut command));
+        // Our copies of the command's descriptors are closed by then.
+        drop(command);
+        if sender.send(result).is_err() {
+            tracing::debug!("nobody waits for the command any more");
         }
     };
-    Ok(Launched { ended, started: Started::File(started), pipes, terminal, place })
+    thread::Builder::new().name("exec".into()).spawn(begin).context("failed to start a thread")?;
+    spawned.await.context("the command's thread ended")
+}
+
+/// Why a command does not run.
+fn refused(report: Report, error: &io::Error, program: &str, workdir: &str) -> Refusal {
+    let not_found = error.kind() == io::ErrorKind::NotFound;
+    let kind = if not_found { FailureKind::NotFound } else { FailureKind::NotExecutable };
+    match report.failed() {
+        Some((_, true)) => Refusal { kind, message: format!("working directory `{workdir}`: {error}") },
+        Some((step, false)) => {
+            Refusal { kind: FailureKind::NotExecutable, message: format!("failed to {step}: {error}") }
+        }
+        None if not_found && !program.contains('/') => {
+            Refusal { kind, message: format!("executable file `{program}` not found in $PATH") }
+        }
+        None => Refusal { kind, message: format!("`{program}`: {error}") },
+    }
 }
 
 /// The container once its program has begun: the runtime makes it and starts it in two steps, and runs
@@ -129,40 +164,4 @@ async fn begun(known: &mut watch::Receiver<Option<Running>>) -> Result<Running, 
         }
     }
     Ok(running)
-}
-
-/// The process that the container was made for, as its OCI configuration has it.
-fn own_process(id: &str) -> anyhow::Result<Value> {
-    #[derive(serde::Deserialize)]
-    struct Status {
-        bundle: String,
-    }
-    #[derive(serde::Deserialize)]
-    struct Config {
-        process: Value,
-    }
-    let read = |path: &Path| fs::read(path).with_context(|| format!("failed to read `{}`", path.display()));
-    let status: Status = serde_json::from_slice(&read(&Path::new(RUNTIME_STATE).join(id).join("status"))?)?;
-    let config: Config = serde_json::from_slice(&read(&Path::new(&status.bundle).join("config.json"))?)?;
-    Ok(config.process)
-}
-
-/// Takes the master end of the terminal that the runtime made in the container.
-async fn receive_terminal(listener: &UnixListener) -> anyhow::Result<OwnedFd> {
-    let (stream, _) = listener.accept().await?;
-    stream
-        .async_io(Interest::READABLE, || {
-            let mut name = [0; 4096];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            recvmsg(&stream, &mut [IoSliceMut::new(&mut name)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-            let mut descriptors = ancillary.drain().filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-                _ => None,
-            });
-            let received = descriptors.next().and_then(|mut descriptors| descriptors.next());
-            received.ok_or_else(|| io::ErrorKind::InvalidData.into())
-        })
-        .await
-        .context("crun gave no terminal")
 }

@@ -1,58 +1,36 @@
 //! A command that was started, and the pumps between its descriptors and the host's streams.
 
 use std::{
-    fs, io,
+    io,
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::Arc,
 };
 
 use fcvm_link::Stream;
-use fcvm_proto::{ExecRequest, FailureKind};
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use fcvm_proto::ExecRequest;
+use rustix::{
+    pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
+    process::Pid,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::{oneshot, watch},
     task::JoinSet,
 };
 
-use super::Refusal;
-use crate::{container::PidFile, descriptor::Descriptor, terminal::Terminal};
+use crate::{descriptor::Descriptor, terminal::Terminal};
 
 /// Bytes moved at a time.
 const CHUNK: usize = 64 << 10;
-/// Where commands have their files, a directory each.
-const DIRECTORY: &str = "/run/fcvm/exec";
 
 /// A command on its way.
 #[derive(Debug)]
 pub(super) struct Launched {
-    /// Its end, or that of what runs it.
     pub(super) ended: oneshot::Receiver<ExitStatus>,
-    /// Its process.
-    pub(super) started: Started,
+    pub(super) pid: Pid,
     pub(super) pipes: Pipes,
     pub(super) terminal: Option<Arc<Terminal>>,
-    pub(super) place: Place,
-}
-
-/// How a command's process becomes known.
-#[derive(Debug)]
-pub(super) enum Started {
-    /// By a file that names it.
-    File(PidFile),
-    /// It is.
-    Known(rustix::process::Pid),
-}
-
-impl Started {
-    pub(super) async fn appeared(&mut self) -> anyhow::Result<rustix::process::Pid> {
-        match self {
-            Self::File(file) => file.appeared().await,
-            Self::Known(pid) => Ok(*pid),
-        }
-    }
 }
 
 /// Streams of the host for one command.
@@ -202,61 +180,6 @@ async fn input(stream: oneshot::Receiver<Stream>, to: Arc<Descriptor>) {
     while let Ok(read @ 1..) = stream.read(&mut chunk).await {
         if let Err(error) = to.write_all(&chunk[..read]).await {
             return tracing::debug!(%error, "the command takes no more input");
-        }
-    }
-}
-
-/// A command's own directory, removed with this.
-#[derive(Debug)]
-pub(super) struct Place {
-    directory: PathBuf,
-}
-
-impl Place {
-    /// # Errors
-    /// Where it cannot be made.
-    pub(super) fn new(request: &ExecRequest) -> io::Result<Self> {
-        let name: String = request.id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let directory = Path::new(DIRECTORY).join(name);
-        fs::create_dir_all(&directory)?;
-        Ok(Self { directory })
-    }
-
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    /// The file that the OCI runtime writes its errors to.
-    pub(super) fn log(&self) -> PathBuf {
-        self.path("log")
-    }
-
-    /// What the OCI runtime had against the command.
-    pub(super) fn failure(&self) -> Option<Refusal> {
-        #[derive(serde::Deserialize)]
-        struct Line {
-            msg: String,
-            level: String,
-        }
-        let text = fs::read_to_string(self.log()).ok()?;
-        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        let message = lines.rfind(|line| line.level == "error")?.msg;
-        let has = |words: &str| message.contains(words);
-        let kind = match () {
-            () if has("Permission denied") || has("Is a directory") || has("Exec format error") => {
-                FailureKind::NotExecutable
-            }
-            () if has("not found") || has("No such file or directory") => FailureKind::NotFound,
-            () => FailureKind::NotExecutable,
-        };
-        Some(Refusal { kind, message })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            tracing::debug!(%error, "a command's files are left");
         }
     }
 }

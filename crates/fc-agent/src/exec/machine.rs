@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags, open};
 
 use super::{
     Refusal,
-    launch::{Launched, Pipes, Place, Started},
+    launch::{Launched, Pipes},
     users,
 };
 use crate::{podman, reaper::Reaper, terminal::Terminal};
@@ -16,7 +16,7 @@ use crate::{podman, reaper::Reaper, terminal::Terminal};
 ///
 /// # Errors
 /// Where there is no such command or user.
-pub(super) fn launch(request: &ExecRequest, reaper: &Reaper) -> Result<Launched, Refusal> {
+pub(super) async fn launch(request: &ExecRequest, reaper: &Reaper) -> Result<Launched, Refusal> {
     let [program, arguments @ ..] = request.command.as_slice() else {
         return Err(anyhow::anyhow!("there is no command").into());
     };
@@ -55,9 +55,8 @@ pub(super) fn launch(request: &ExecRequest, reaper: &Reaper) -> Result<Launched,
         }
     };
     command.envs(request.env.iter().map(|(name, value)| (name, value)));
-    let place = Place::new(request)?;
-    let (pid, ended) = reaper.spawn(&mut command).map_err(|error| refused(program, &error))?;
-    Ok(Launched { ended, started: Started::Known(pid), pipes, terminal, place })
+    let (pid, ended) = reaper.spawn(&mut command).await.map_err(|error| refused(program, &error))?;
+    Ok(Launched { ended, pid, pipes, terminal })
 }
 
 fn refused(program: &str, error: &io::Error) -> Refusal {

@@ -1,7 +1,7 @@
 //! More commands, in the container or beside it: `fcvm exec`. The protocol is in [`fcvm_proto::exec`].
 //!
 //! ```text
-//!  request --> launched: crun in the container, or a process of the VM
+//!  request --> launched: a process of the container, or of the VM
 //!                 |  pumps: input, output, error output; or one terminal
 //!                 |  signals and sizes as they come
 //!                 v
@@ -11,6 +11,7 @@
 //! when the command has ended and all it had written has been sent.
 
 mod container;
+mod entrance;
 mod launch;
 mod machine;
 mod process;
@@ -38,6 +39,7 @@ use tokio::{
 };
 
 pub(crate) use container::Running;
+pub(crate) use entrance::Entry;
 use launch::{Launched, Streams};
 
 use crate::{container::code, reaper::Reaper};
@@ -146,7 +148,7 @@ impl Execs {
         events.send(&ExecEvent::Accepted).await?;
         let launched = match request.target {
             ExecTarget::Container => container::launch(request, self.running.clone(), &self.reaper).await?,
-            ExecTarget::Machine => machine::launch(request, &self.reaper)?,
+            ExecTarget::Machine => machine::launch(request, &self.reaper).await?,
         };
         crate::fault::reach("exec");
         attend(request, launched, streams, orders, events).await
@@ -192,30 +194,21 @@ async fn attend(
     mut orders: Orders,
     events: &mut Sender<ExecEvent, WriteHalf<Stream>>,
 ) -> Result<u8, Refusal> {
-    let Launched { mut ended, mut started, pipes, terminal, place } = launched;
+    let Launched { mut ended, pid, pipes, terminal } = launched;
     let pumps = pipes.pump(streams);
-    let mut process: Option<AsyncFd<OwnedFd>> = None;
-    let mut waiting = Vec::new();
+    // Where that fails it has already ended.
+    let process = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(process) => Some(crate::sys::watch(process)?),
+        Err(_) => None,
+    };
+    if let Err(error) = events.send(&ExecEvent::Started).await {
+        tracing::debug!(%error, "nobody hears that the command runs");
+    }
     let mut host = true;
     let mut left = request.detach;
     let status = loop {
         tokio::select! {
             status = &mut ended => break status?,
-            pid = started.appeared(), if process.is_none() => {
-                // Where that fails it has already ended.
-                if let Ok(pidfd) = pidfd_open(pid?, PidfdFlags::NONBLOCK) {
-                    let pidfd = crate::sys::watch(pidfd)?;
-                    for signal in waiting.drain(..) {
-                        deliver(&pidfd, signal);
-                    }
-                    process = Some(pidfd);
-                } else {
-                    break (&mut ended).await?;
-                }
-                if host && let Err(error) = events.send(&ExecEvent::Started).await {
-                    tracing::debug!(%error, "nobody hears that the command runs");
-                }
-            }
             order = orders.recv(), if host => {
                 let signal = match order {
                     Some(ExecOrder::Signal(signal)) => signal,
@@ -241,18 +234,14 @@ async fn attend(
                         Signal::KILL.as_raw()
                     }
                 };
-                match &process {
-                    Some(process) => deliver(process, signal),
-                    None => waiting.push(signal),
+                if let Some(process) = &process {
+                    deliver(process, signal);
                 }
             }
         }
     };
     pumps.finish().await;
-    match place.failure() {
-        Some(refusal) => Err(refusal),
-        None => Ok(code(status)),
-    }
+    Ok(code(status))
 }
 
 fn deliver(process: &AsyncFd<OwnedFd>, signal: i32) {

@@ -1,111 +1,109 @@
-//! The OCI runtime's description of a further process in a container: pure.
+//! A further process in a container, of the container's own as `podman exec` makes it: pure.
 //!
-//! `process` of <https://github.com/opencontainers/runtime-spec/blob/v1.2.0/config.md#process>, made of
-//! the container's own as `podman exec` makes it.
+//! The container's is `process` of its OCI configuration:
+//! <https://github.com/opencontainers/runtime-spec/blob/v1.2.0/config.md#process>.
 
 use fcvm_proto::ExecRequest;
-use serde_json::{Map, Value, json};
+use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Deserializer};
 
 use super::users::User;
 
-/// All capabilities of Linux 6, in the kernel's order.
-const CAPABILITIES: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
+/// What a container's processes have, and how one is run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Process {
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<String>,
+    pub(super) cwd: String,
+    pub(super) user: Account,
+    pub(super) capabilities: Capabilities,
+    pub(super) rlimits: Vec<Limit>,
+    pub(super) no_new_privileges: bool,
+    pub(super) oom_score_adj: Option<i32>,
+    pub(super) apparmor_profile: String,
+    pub(super) selinux_label: String,
+}
+
+/// Whose a process is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Account {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) additional_gids: Vec<u32>,
+    pub(super) umask: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Capabilities {
+    #[serde(deserialize_with = "named")]
+    pub(super) bounding: CapabilitySet,
+    #[serde(deserialize_with = "named")]
+    pub(super) effective: CapabilitySet,
+    #[serde(deserialize_with = "named")]
+    pub(super) permitted: CapabilitySet,
+    #[serde(deserialize_with = "named")]
+    pub(super) inheritable: CapabilitySet,
+    #[serde(deserialize_with = "named")]
+    pub(super) ambient: CapabilitySet,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        let none = CapabilitySet::empty();
+        Self { bounding: none, effective: none, permitted: none, inheritable: none, ambient: none }
+    }
+}
+
+/// A resource, as `RLIMIT_NOFILE`, and its limits.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Limit {
+    #[serde(rename = "type")]
+    pub(super) resource: String,
+    pub(super) soft: u64,
+    pub(super) hard: u64,
+}
+
+/// Names as `CAP_CHOWN`; those that a later kernel has are not there in ours.
+fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CapabilitySet, D::Error> {
+    let names = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
+    let one = |name: &String| name.strip_prefix("CAP_").and_then(CapabilitySet::from_name);
+    Ok(names.iter().filter_map(one).collect())
+}
 
 /// The process of a request in a container whose own is `container`; `user` where it is to be another.
-///
-/// # Errors
-/// Where the container's is no process.
-pub(super) fn describe(
-    container: &Value,
-    request: &ExecRequest,
-    user: Option<&User>,
-) -> anyhow::Result<Value> {
-    let mut process =
-        container.as_object().cloned().ok_or_else(|| anyhow::anyhow!("the container has no process"))?;
-    let terminal = request.terminal;
-    process.insert("args".into(), json!(request.command));
-    process.insert("terminal".into(), json!(terminal.is_some()));
-    process.remove("consoleSize");
-    if let Some(size) = terminal {
-        process.insert("consoleSize".into(), json!({ "height": size.rows, "width": size.columns }));
-    }
+pub(super) fn describe(container: &Process, request: &ExecRequest, user: Option<&User>) -> Process {
+    let mut process = container.clone();
+    process.args.clone_from(&request.command);
     if let Some(workdir) = &request.workdir {
-        process.insert("cwd".into(), json!(workdir));
+        process.cwd.clone_from(workdir);
     }
-    let home = user.map(|user| user.home.as_str());
-    process.insert("env".into(), json!(environment(&process, request, home)));
-    let own = process.get("user").and_then(|user| user.get("uid")).and_then(Value::as_u64).unwrap_or(0);
-    if let Some(user) = user {
-        let groups = &user.groups;
-        let user = json!({ "uid": user.uid, "gid": user.gid, "additionalGids": groups });
-        process.insert("user".into(), user);
+    process.env = environment(container, request, user.map(|user| user.home.as_str()));
+    if let Some(User { uid, gid, groups, .. }) = user {
+        let umask = container.user.umask;
+        process.user = Account { uid: *uid, gid: *gid, additional_gids: groups.clone(), umask };
     }
-    let uid = user.map_or(own, |user| user.uid.into());
-    process.insert("capabilities".into(), capabilities(&process, request.privileged, uid, user.is_some()));
-    if request.privileged {
-        process.insert("noNewPrivileges".into(), json!(false));
-    }
-    Ok(Value::Object(process))
+    process.capabilities =
+        capabilities(&container.capabilities, request.privileged, process.user.uid, user.is_some());
+    process.no_new_privileges &= !request.privileged;
+    process
 }
 
 /// Drops the home directory that Podman gave the container's own user, `home`: another user has another.
 /// One that somebody asked for stays.
-pub(super) fn forget_home(container: &mut Value, home: &str) {
-    let given = format!("HOME={home}");
-    if let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) {
-        env.retain(|variable| variable.as_str() != Some(&given));
-    }
+pub(super) fn forget_home(container: &mut Process, home: &str) {
+    container.env.retain(|variable| variable.strip_prefix("HOME=") != Some(home));
 }
 
 /// The container's environment with the request's: of one name, the last counts.
-fn environment(process: &Map<String, Value>, request: &ExecRequest, home: Option<&str>) -> Vec<String> {
-    let own = process.get("env").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let mut all: Vec<(String, String)> = own
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+fn environment(container: &Process, request: &ExecRequest, home: Option<&str>) -> Vec<String> {
+    let split = |pair: &String| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    let mut all: Vec<(String, String)> = container.env.iter().map(split).collect();
     let mut set =
         |name: &str, value: &str, replace: bool| match all.iter_mut().find(|(other, _)| other == name) {
             Some((_, old)) if replace => value.clone_into(old),
@@ -126,27 +124,21 @@ fn environment(process: &Map<String, Value>, request: &ExecRequest, home: Option
 
 /// Root has what the container is bounded by; a user who was asked for has none, as they would be
 /// after `su`; the container's own user keeps what the container gave it.
-fn capabilities(process: &Map<String, Value>, privileged: bool, uid: u64, asked: bool) -> Value {
-    let own = process.get("capabilities").cloned().unwrap_or_else(|| json!({}));
-    let bounding =
-        if privileged { json!(CAPABILITIES) } else { own.get("bounding").cloned().unwrap_or(json!([])) };
-    if uid == 0 {
-        return json!({ "bounding": bounding, "effective": bounding, "permitted": bounding });
-    }
-    let mut capabilities = json!({ "bounding": bounding });
-    if !asked {
-        for set in ["effective", "permitted", "inheritable", "ambient"] {
-            if let Some(own) = own.get(set) {
-                capabilities[set] = own.clone();
-            }
+fn capabilities(own: &Capabilities, privileged: bool, uid: u32, asked: bool) -> Capabilities {
+    let bounding = if privileged { CapabilitySet::all() } else { own.bounding };
+    match (uid, asked) {
+        (0, _) => {
+            Capabilities { bounding, effective: bounding, permitted: bounding, ..Capabilities::default() }
         }
+        (_, true) => Capabilities { bounding, ..Capabilities::default() },
+        (_, false) => Capabilities { bounding, ..own.clone() },
     }
-    capabilities
 }
 
 #[cfg(test)]
 mod tests {
     use fcvm_proto::{ExecTarget, TerminalSize};
+    use serde_json::json;
 
     use super::*;
 
@@ -165,39 +157,43 @@ mod tests {
         }
     }
 
-    fn container() -> Value {
-        json!({
+    fn container() -> Process {
+        serde_json::from_value(json!({
             "terminal": true,
             "consoleSize": { "height": 1, "width": 1 },
-            "user": { "uid": 0, "gid": 0, "additionalGids": [1] },
+            "user": { "uid": 0, "gid": 0, "additionalGids": [1], "umask": 18 },
             "args": ["init"],
             "env": ["PATH=/bin", "A=1"],
             "cwd": "/srv",
-            "capabilities": { "bounding": ["CAP_CHOWN"], "effective": [], "permitted": [] },
+            "capabilities": { "bounding": ["CAP_CHOWN", "CAP_OF_TOMORROW"], "effective": [], "inheritable": null },
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 5, "hard": 6 }],
             "noNewPrivileges": true,
-        })
+        }))
+        .unwrap()
     }
 
     #[test]
     fn a_home_that_was_asked_for_stays() {
-        let mut process = json!({ "env": ["HOME=/root", "A=1"] });
+        let mut process = Process { env: vec!["HOME=/root".into(), "A=1".into()], ..Process::default() };
         forget_home(&mut process, "/srv");
-        assert_eq!(process["env"], json!(["HOME=/root", "A=1"]));
+        assert_eq!(process.env, ["HOME=/root", "A=1"]);
         forget_home(&mut process, "/root");
-        assert_eq!(process["env"], json!(["A=1"]));
-        forget_home(&mut Value::Null, "/");
+        assert_eq!(process.env, ["A=1"]);
     }
 
     #[test]
     fn it_is_the_containers_process_but_for_what_was_asked() {
-        let process = describe(&container(), &request(), None).unwrap();
-        assert_eq!(process["args"], json!(["sh", "-c", "x"]));
-        assert_eq!(process["cwd"], "/srv");
-        assert_eq!(process["env"], json!(["PATH=/bin", "A=1"]));
-        assert_eq!(process["terminal"], false);
-        assert_eq!(process["capabilities"]["effective"], json!(["CAP_CHOWN"]));
-        assert_eq!(process["user"]["additionalGids"], json!([1]));
-        assert_eq!(process["noNewPrivileges"], true);
+        let process = describe(&container(), &request(), None);
+        assert_eq!(process.args, ["sh", "-c", "x"]);
+        assert_eq!(process.cwd, "/srv");
+        assert_eq!(process.env, ["PATH=/bin", "A=1"]);
+        let chown = CapabilitySet::CHOWN;
+        let sets =
+            Capabilities { bounding: chown, effective: chown, permitted: chown, ..Capabilities::default() };
+        assert_eq!(process.capabilities, sets);
+        assert_eq!(process.user, container().user);
+        assert_eq!(process.rlimits, container().rlimits);
+        assert!(process.no_new_privileges);
 
         let asked = ExecRequest {
             env: vec![("A".into(), "2".into()), ("B".into(), "=".into())],
@@ -206,16 +202,28 @@ mod tests {
             ..request()
         };
         let user = User { uid: 33, gid: 34, groups: vec![40], home: "/var/www".into() };
-        let process = describe(&container(), &asked, Some(&user)).unwrap();
-        assert_eq!(process["cwd"], "/tmp");
-        assert_eq!(process["env"], json!(["PATH=/bin", "A=2", "B==", "TERM=xterm", "HOME=/var/www"]));
-        assert_eq!(process["consoleSize"], json!({ "height": 24, "width": 80 }));
-        assert_eq!(process["user"], json!({ "uid": 33, "gid": 34, "additionalGids": [40] }));
-        assert_eq!(process["capabilities"], json!({ "bounding": ["CAP_CHOWN"] }));
+        let process = describe(&container(), &asked, Some(&user));
+        assert_eq!(process.cwd, "/tmp");
+        assert_eq!(process.env, ["PATH=/bin", "A=2", "B==", "TERM=xterm", "HOME=/var/www"]);
+        assert_eq!(
+            process.user,
+            Account { uid: 33, gid: 34, additional_gids: vec![40], umask: Some(0o22) },
+            "the umask is the container's"
+        );
+        assert_eq!(process.capabilities, Capabilities { bounding: chown, ..Capabilities::default() });
 
-        let process = describe(&container(), &ExecRequest { privileged: true, ..request() }, None).unwrap();
-        assert_eq!(process["capabilities"]["effective"].as_array().unwrap().len(), CAPABILITIES.len());
-        assert_eq!(process["noNewPrivileges"], false);
-        assert!(describe(&Value::Null, &request(), None).is_err());
+        let process = describe(&container(), &ExecRequest { privileged: true, ..request() }, None);
+        assert!(process.capabilities.effective.is_all());
+        assert!(!process.no_new_privileges);
+    }
+
+    #[test]
+    fn its_own_user_keeps_what_the_container_gave_it() {
+        let mut own = container();
+        own.user.uid = 5;
+        own.capabilities.ambient = CapabilitySet::CHOWN;
+        own.capabilities.inheritable = CapabilitySet::CHOWN;
+        let process = describe(&own, &request(), None);
+        assert_eq!(process.capabilities, own.capabilities);
     }
 }
