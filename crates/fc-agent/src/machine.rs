@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use fcvm_link::Stream;
-use fcvm_proto::{BootPlan, Failure, FailureKind, Job, Outcome, Port, Restore, ToHost};
+use fcvm_proto::{BootPlan, Failure, FailureKind, Interface, Job, Outcome, Port, Restore, ToHost};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
@@ -37,6 +37,8 @@ pub(crate) struct Machine {
     running: watch::Receiver<Option<Running>>,
     diagnosis: DeferredModules,
     frozen: Option<Frozen>,
+    /// What interfaces were set up to be.
+    interfaces: Vec<Interface>,
     /// The epoch that was applied last.
     epoch: Option<[u8; 16]>,
     /// Taken by the job.
@@ -80,6 +82,7 @@ impl Machine {
             diagnosis,
             frozen: None,
             epoch: None,
+            interfaces: Vec::new(),
             outbox,
             reaper,
             streams: [stdin, stdout, stderr],
@@ -170,9 +173,10 @@ impl Machine {
             return Ok(());
         }
         let container = self.running.borrow().clone();
-        let applied = restored::apply(restore, container.as_ref());
+        let applied = restored::apply(restore, container.as_ref(), &self.interfaces);
         self.thaw();
         applied?;
+        self.interfaces.clone_from(&restore.network.interfaces);
         restored::write(restore, container.as_ref())?;
         self.epoch = Some(restore.epoch);
         Ok(())
@@ -183,6 +187,7 @@ impl Machine {
         let Some(means) = self.means.take() else {
             return tracing::debug!("the job has already been started");
         };
+        self.interfaces.clone_from(&plan.network.interfaces);
         let (outbox, reaper) = (self.outbox.clone(), self.reaper.clone());
         tokio::spawn(async move {
             let Err(failure) = work(plan, means, &outbox, &reaper).await else {

@@ -42,13 +42,14 @@ pub(crate) async fn serve(guest: Guest, link: Handle) -> anyhow::Result<()> {
         device::Port::open(guest.transport)?
     };
     let mut pipe = GuestPipe::new(device, guest.key);
+    let about = About::read(guest.started);
     let mut outcome = None;
     loop {
         let (id, io) = pipe.accept().await?;
         fault::reach("link");
         let (streams, driver) = multiplex(io, Role::Guest);
         let driver = link.spawn(driver);
-        let end = session(id, streams, guest.started, &mut machine, &mut messages, &mut outcome).await;
+        let end = session(id, streams, &about, &mut machine, &mut messages, &mut outcome).await;
         driver.abort();
         match end {
             Ok(End::PowerOff) => return Ok(()),
@@ -61,7 +62,7 @@ pub(crate) async fn serve(guest: Guest, link: Handle) -> anyhow::Result<()> {
 async fn session(
     id: SessionId,
     mut link: Link,
-    started: u64,
+    about: &About,
     machine: &mut Machine,
     messages: &mut mpsc::Receiver<ToHost>,
     outcome: &mut Option<ToHost>,
@@ -75,7 +76,7 @@ async fn session(
     };
     let (read, write) = tokio::io::split(control);
     let mut hello = Sender::new(write);
-    hello.send(&greeting(id, started)).await?;
+    hello.send(&about.greeting(id)).await?;
     fault::reach("hello");
     let mut sender = hello.retype::<ToHost>();
     // The job may have ended while nobody listened.
@@ -129,15 +130,29 @@ async fn session(
     Ok(end)
 }
 
-fn greeting(id: SessionId, started: u64) -> Hello {
-    let line = |path| fs::read_to_string(path).map(|text| text.trim_end().to_owned()).unwrap_or_default();
-    Hello {
-        protocol: PROTOCOL,
-        build: env!("CARGO_PKG_VERSION").into(),
-        boot_id: line("/proc/sys/kernel/random/boot_id"),
-        session: id.0,
-        kernel: line("/proc/sys/kernel/osrelease"),
-        agent_started: started,
-        said: clock::since_boot(),
+/// What the host is told of a guest at every session.
+struct About {
+    boot_id: String,
+    kernel: String,
+    started: u64,
+}
+
+impl About {
+    fn read(started: u64) -> Self {
+        let line = |path| fs::read_to_string(path).map(|text| text.trim_end().to_owned()).unwrap_or_default();
+        let (boot_id, kernel) = (line("/proc/sys/kernel/random/boot_id"), line("/proc/sys/kernel/osrelease"));
+        Self { boot_id, kernel, started }
+    }
+
+    fn greeting(&self, id: SessionId) -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            build: env!("CARGO_PKG_VERSION").into(),
+            boot_id: self.boot_id.clone(),
+            session: id.0,
+            kernel: self.kernel.clone(),
+            agent_started: self.started,
+            said: clock::since_boot(),
+        }
     }
 }

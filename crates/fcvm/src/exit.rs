@@ -36,6 +36,8 @@ pub const CODES: [(&str, &str); 7] = [
 
 /// Options that cannot be together.
 const USAGE: u8 = 2;
+/// What SIGKILL ended.
+pub(crate) const KILLED: u8 = 128 + 9;
 /// fcvm itself failed.
 pub const FAILED: u8 = 125;
 /// What Podman ends with where a container did not start.

@@ -3,14 +3,35 @@
 use std::{fmt::Write as _, fs, io, path::Path};
 
 use fcvm_proto::{Identity, Network};
+use rustix::mount::mount_bind;
+
+/// Where the files are: in memory, so that another identity costs no write to a disk, which may be frozen then.
+const PLACE: &str = "/run/fcvm/etc";
+const NAMES: [&str; 4] = ["hostname", "machine-id", "hosts", "resolv.conf"];
+
+/// Has the files in `/etc` be those that [`write`] makes. Once, after it.
+pub(super) fn show() -> io::Result<()> {
+    for name in NAMES {
+        let target = Path::new("/etc").join(name);
+        // A link, which a base disk may have there, leads elsewhere.
+        if !fs::symlink_metadata(&target).is_ok_and(|target| target.is_file()) {
+            match fs::remove_file(&target) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::write(&target, "")?,
+            }
+        }
+        mount_bind(Path::new(PLACE).join(name), target)?;
+    }
+    Ok(())
+}
 
 /// Writes the files and sets the host name.
 pub(super) fn write(identity: &Identity, network: &Network) -> io::Result<()> {
-    rustix::system::sethostname(identity.hostname.as_bytes())?;
-    fs::write("/etc/hostname", format!("{}\n", identity.hostname))?;
-    fs::write("/etc/machine-id", format!("{}\n", identity.id))?;
-    fs::write("/etc/hosts", hosts(&identity.hostname, network))?;
-    fs::write("/etc/resolv.conf", resolvers(network))
+    let Identity { hostname, id, .. } = identity;
+    rustix::system::sethostname(hostname.as_bytes())?;
+    let texts = [format!("{hostname}\n"), format!("{id}\n"), hosts(hostname, network), resolvers(network)];
+    fs::create_dir_all(PLACE)?;
+    NAMES.iter().zip(texts).try_for_each(|(name, text)| fs::write(Path::new(PLACE).join(name), text))
 }
 
 /// The same for a container, whose files Podman has in this directory; mounted, so that they stay what they

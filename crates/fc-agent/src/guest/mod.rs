@@ -23,7 +23,9 @@ pub(crate) use frozen::Frozen;
 pub(crate) fn apply(plan: &BootPlan) -> anyhow::Result<()> {
     clock::set(plan.time_unix_nanos).context("failed to set the clock")?;
     entropy::add(&plan.entropy).context("failed to add entropy")?;
-    identity::write(&plan.identity, &plan.network).context("failed to write the guest's identity")?;
+    identity::write(&plan.identity, &plan.network)
+        .and_then(|()| identity::show())
+        .context("failed to write the guest's identity")?;
     interfaces::loopback().context("failed to bring up the loopback interface")?;
     if let Err(error) = settings::allow_ping() {
         tracing::warn!(%error, "`ping` needs a capability");

@@ -4,7 +4,7 @@
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use anyhow::Context as _;
-use fcvm_proto::Restore;
+use fcvm_proto::{Interface, Restore};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{clock, connections, entropy, identity, interfaces};
@@ -13,12 +13,11 @@ use crate::exec::Running;
 /// Where Podman keeps the files that a container has in its `/etc`.
 const CONTAINERS: &str = "/run/containers/storage/overlay-containers";
 
-/// Time and randomness first: whoever runs already needs them. What writes to the scratch disk comes later, in
-/// [`write`], since that may be frozen.
+/// Time and randomness first: whoever runs already needs them. `had` is what its interfaces were set up to be.
 ///
 /// # Errors
 /// Where the guest would not be what the host asked for.
-pub(crate) fn apply(restore: &Restore, container: Option<&Running>) -> anyhow::Result<()> {
+pub(crate) fn apply(restore: &Restore, container: Option<&Running>, had: &[Interface]) -> anyhow::Result<()> {
     clock::set(restore.time_unix_nanos).context("failed to set the clock")?;
     entropy::add(&restore.entropy).context("failed to add entropy")?;
     entropy::renew().context("failed to renew the kernel's randomness")?;
@@ -27,7 +26,10 @@ pub(crate) fn apply(restore: &Restore, container: Option<&Running>) -> anyhow::R
         // A kernel need not be able to: their ends hear of it when they send something.
         Err(error) => tracing::debug!(%error, "connections are not ended"),
     }
-    interfaces::set_up(&restore.network.interfaces)?;
+    // Most clones have what they had, in a network of their own.
+    if restore.network.interfaces != had {
+        interfaces::set_up(&restore.network.interfaces)?;
+    }
     let hostname = &restore.identity.hostname;
     if let Some(container) = container {
         let named = set_hostname_of(container, hostname);

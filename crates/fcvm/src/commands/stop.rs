@@ -9,7 +9,6 @@ use super::{block_on, targets};
 use crate::{
     cli::stop::Args,
     output::Printer,
-    process::SignalNumber,
     state::{Registry, RuntimeDir, Status, VmState},
     storage::DataDir,
     vm::control::{Client, ControlError},
@@ -47,7 +46,7 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
 pub(super) enum Ending {
     /// Asked, and killed after that time.
     Stop { seconds: u32 },
-    /// Killed.
+    /// Killed with all that is in it.
     Kill,
 }
 
@@ -85,7 +84,7 @@ fn ask(vm: &VmState, how: Ending, registry: &Registry) -> anyhow::Result<()> {
         let client = Client::connect(vm, registry).await?;
         match how {
             Ending::Stop { seconds } => client.stop(seconds).await,
-            Ending::Kill => client.signal(SignalNumber::KILL).await,
+            Ending::Kill => client.end().await,
         }
     })?;
     match asked {

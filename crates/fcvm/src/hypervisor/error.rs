@@ -9,7 +9,7 @@ use super::{
     HugePages, Pages, Virtualization,
     firecracker::{Version, api::ApiError},
 };
-use crate::process::sandbox::SandboxError;
+use crate::process::{sandbox::SandboxError, version::VersionError};
 
 /// A hypervisor could not be found, chosen or started.
 #[derive(Debug, thiserror::Error)]
@@ -266,6 +266,15 @@ fn is_static_template(path: &Path) -> bool {
 }
 
 impl HypervisorError {
+    /// That the version of this program is not known.
+    pub(super) fn version(program: &Path, error: VersionError) -> Self {
+        let program = program.to_owned();
+        match error {
+            VersionError::Start(source) => Self::Start { program, source },
+            VersionError::Other(said) => Self::NoVersion { program, said },
+        }
+    }
+
     /// Whether it is what one meets when the hypervisor's process ends: its end tells more.
     pub(crate) fn may_be_its_end(&self) -> bool {
         matches!(self, Self::Link { .. } | Self::Api(ApiError::Connect { .. } | ApiError::Gone { .. }))

@@ -15,7 +15,6 @@ mod qemu;
 mod saving;
 mod select;
 mod telling;
-mod version;
 
 use std::{
     fmt,

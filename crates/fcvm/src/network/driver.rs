@@ -1,9 +1,7 @@
 //! Which process connects a rootless VM where the user names none.
 
-use std::process::{Command, Stdio};
-
 use super::Driver;
-use crate::setup::preflight::find_program;
+use crate::{process::version, setup::preflight::find_program, storage::DataDir};
 
 /// The first that is installed; where none is, the one to install.
 ///
@@ -11,20 +9,21 @@ use crate::setup::preflight::find_program;
 /// connection, the end does not arrive, and what was sent right before it may arrive twice. It is told from others
 /// by not knowing its version. slirp4netns is then better.
 #[must_use]
-pub fn usual_driver() -> Driver {
+pub fn usual_driver(data: &DataDir) -> Driver {
     let installed = |driver: &Driver| find_program(&driver.to_string()).is_some();
     let all: Vec<_> = Driver::ALL.into_iter().filter(installed).collect();
     match all.as_slice() {
-        [Driver::Pasta, Driver::Slirp4netns, ..] if !knows_its_version() => Driver::Slirp4netns,
+        [Driver::Pasta, Driver::Slirp4netns, ..] if !knows_its_version(data) => Driver::Slirp4netns,
         [first, ..] => *first,
         [] => Driver::Pasta,
     }
 }
 
-fn knows_its_version() -> bool {
-    let mut command = Command::new("pasta");
-    let output = command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
-    output.is_ok_and(|output| is_version(&String::from_utf8_lossy(&output.stdout)))
+fn knows_its_version(data: &DataDir) -> bool {
+    let program = find_program("pasta");
+    program.is_some_and(|program| {
+        version::of(&program, "pasta", data, |said| Some(is_version(said))).unwrap_or(false)
+    })
 }
 
 /// `pasta 0.0~git20250503.587980c-2`, say, in the first line; or `pasta unknown version`.

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
 /// Of the guest's gateway, in the VM's namespace.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+/// Of the gateway's interface: a clone finds its own gateway at the address that the snapshot's had.
+pub const GATEWAY_MAC: [u8; 6] = [0x02, 0xfc, 0xfc, 0, 0, 0x02];
 /// Where passt forwards DNS, as it has no address of its own.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 /// Bits of the network with all of them.

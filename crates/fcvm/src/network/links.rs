@@ -87,14 +87,22 @@ impl Links {
         request.execute().await.map_err(from)
     }
 
-    /// Sets the length of an interface's packets, and brings it up.
+    /// Sets the length of an interface's packets and its hardware address, and brings it up.
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) async fn bring_up(&self, name: &str, mtu: Option<u16>) -> io::Result<()> {
+    pub(super) async fn bring_up(
+        &self,
+        name: &str,
+        mtu: Option<u16>,
+        mac: Option<[u8; 6]>,
+    ) -> io::Result<()> {
         let mut message = LinkUnspec::new_with_index(index(name)?).up();
         if let Some(mtu) = mtu {
             message = message.mtu(mtu.into());
+        }
+        if let Some(mac) = mac {
+            message = message.address(mac.into());
         }
         self.handle.link().set(message.build()).execute().await.map_err(from)
     }

@@ -10,6 +10,7 @@ mod parent;
 pub mod sandbox;
 mod signal;
 mod sys;
+pub mod version;
 
 pub use front::{Front, LEFT, SOCKET};
 pub use namespaces::Namespaces;

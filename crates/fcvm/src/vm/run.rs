@@ -7,7 +7,7 @@ use std::{
 };
 
 use fcvm_proto::{Job, session::LinkKey, volume::MAX_LANES};
-use tokio::time::sleep;
+use tokio::{task::spawn_blocking, time::sleep};
 use tracing::Instrument as _;
 
 use super::{
@@ -80,6 +80,8 @@ pub struct Plan {
     pub network: Request,
     /// What the machine goes on from, instead of booting: its job is under way there.
     pub origin: Option<Origin>,
+    /// Whether who waits for the start sees where its time went.
+    pub tell_timings: bool,
 }
 
 /// What a machine goes on from.
@@ -256,13 +258,7 @@ async fn attempt(
 ) -> Result<u8, VmError> {
     let scratch = claim.directory().join("scratch.raw");
     let template = plan.origin.as_ref().map_or(&plan.assets.scratch_template, |origin| &origin.scratch);
-    remove_scratch(&scratch)
-        .and_then(|()| cow::copy(template, &scratch))
-        .map_err(|source| VmError::Scratch { path: scratch.clone(), source })?;
-    if plan.origin.is_some() {
-        timings.mark("disk");
-    }
-    crate::failpoint::reach("scratch-copied");
+    let copying = copy(template.clone(), scratch.clone());
     let outputs = Outputs::new(claim.directory(), plan.output, boot.log)
         .map_err(|source| VmError::Spool { path: claim.directory().to_owned(), source })?;
     crate::failpoint::reach("spools-made");
@@ -281,12 +277,26 @@ async fn attempt(
         },
     ];
     disks.extend(plan.disks.iter().cloned());
-    let network = tokio::select! {
-        network = network(plan, claim) => network?,
-        signal = ending(signals) => return Err(VmError::Interrupted { signal }),
+    // Whatever happens meanwhile, the copy comes to its end: nothing is written to what is removed.
+    let connecting = async {
+        tokio::select! {
+            network = network(plan, claim) => Ok(network?),
+            signal = ending(signals) => Err(VmError::Interrupted { signal }),
+        }
     };
+    let network = match tokio::join!(copying, connecting) {
+        (Err(error), Ok(Some(network))) => {
+            network.stop().await;
+            return Err(error);
+        }
+        (copied, network) => {
+            copied?;
+            network?
+        }
+    };
+    crate::failpoint::reach("scratch-copied");
     if plan.origin.is_some() {
-        timings.mark("network");
+        timings.mark("disk and network");
     }
     let launch = Launch { disks, outputs, network: network.as_ref() };
     let status = life(hypervisor, plan, boot, launch, claim, timings, signals).await;
@@ -378,6 +388,15 @@ async fn life(
     let status = status?;
     flushed?;
     Ok(status)
+}
+
+/// A VM's own disk, in place of that of a boot that failed.
+async fn copy(template: PathBuf, scratch: PathBuf) -> Result<(), VmError> {
+    let path = scratch.clone();
+    let copying =
+        spawn_blocking(move || remove_scratch(&scratch).and_then(|()| cow::copy(&template, &scratch)));
+    let copied = copying.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    copied.map_err(|source| VmError::Scratch { path, source })
 }
 
 fn remove_scratch(path: &Path) -> io::Result<()> {

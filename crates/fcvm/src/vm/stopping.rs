@@ -40,6 +40,11 @@ impl Stopping {
         }
     }
 
+    /// Nobody wants anything of the machine any more.
+    pub(super) fn end_now(&mut self) {
+        self.next = Some((Instant::now(), Step::GiveUp));
+    }
+
     /// Waits until something is to be done. Cancel-safe.
     pub(super) async fn due(&self) -> Step {
         match self.next {

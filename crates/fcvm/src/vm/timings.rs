@@ -7,6 +7,9 @@ use std::{
 
 use fcvm_proto::{Hello, Stage};
 
+/// Columns of a stage's name.
+const WIDTH: usize = 12;
+
 /// Moments of a run, on the host's clock; the guest's are converted.
 #[derive(Debug, Clone)]
 pub struct Timings {
@@ -75,6 +78,12 @@ impl Timings {
         self.marks.push((what, at));
     }
 
+    /// Since its start.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     pub(super) fn first_output(&mut self, at: Option<Instant>) {
         self.first_output = at;
     }
@@ -88,17 +97,17 @@ impl Timings {
 
 impl fmt::Display for Timings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<12} {:>8} {:>8}", "stage", "ms", "at ms")?;
+        write!(f, "{:<WIDTH$} {:>8} {:>8}", "stage", "ms", "at ms")?;
         let mut last = self.begun;
         for &(what, at) in &self.marks {
             let (took, since) =
                 (at.saturating_duration_since(last), at.saturating_duration_since(self.begun));
-            writeln!(f, "{what:<12} {:>8} {:>8}", took.as_millis(), since.as_millis())?;
+            write!(f, "\n{what:<WIDTH$} {:>8} {:>8}", took.as_millis(), since.as_millis())?;
             last = last.max(at);
         }
         match self.to_first_output() {
-            Some(first) => write!(f, "{:<12} {:>8} {:>8}", "first output", "", first.as_millis()),
-            None => write!(f, "{:<12} {:>8} {:>8}", "first output", "", "none"),
+            Some(first) => write!(f, "\n{:<WIDTH$} {:>8} {:>8}", "first output", "", first.as_millis()),
+            None => Ok(()),
         }
     }
 }
@@ -134,6 +143,6 @@ mod tests {
             assert!(*at >= last, "{what}");
             last = last.max(*at);
         }
-        assert_eq!(timings.to_string().lines().count(), 8, "{timings}");
+        assert_eq!(timings.to_string().lines().count(), 7, "{timings}");
     }
 }

@@ -10,13 +10,14 @@ use crate::{
         HostPort, Mode, NetworkError, Ports, Protocol, Publish, Request, Route, allocate::check, routes,
         usual_driver,
     },
+    storage::DataDir,
 };
 
 /// Most ports of `--forward-localhost`: their sockets come to this process in one message.
 const MOST_FORWARDED: usize = 240;
 
 /// What is asked of the network.
-pub(in crate::commands) fn request(arguments: &Network) -> Result<Request, NetworkError> {
+pub(in crate::commands) fn request(arguments: &Network, data: &DataDir) -> Result<Request, NetworkError> {
     let root = rustix::process::geteuid().is_root();
     let mode = arguments.network.unwrap_or(if root { Mode::Bridged } else { Mode::Rootless });
     if let Some(option) = contradiction(arguments, mode) {
@@ -39,7 +40,7 @@ pub(in crate::commands) fn request(arguments: &Network) -> Result<Request, Netwo
         mtu: arguments.mtu,
         bandwidth: arguments.bandwidth.map(|bandwidth| bandwidth.0),
         pool: arguments.network_pool.0,
-        ..Request::new(mode, arguments.rootless_driver.unwrap_or_else(usual_driver))
+        ..Request::new(mode, arguments.rootless_driver.unwrap_or_else(|| usual_driver(data)))
     };
     let forwarded: usize = request.forward_localhost.iter().map(Ports::count).sum();
     if forwarded > MOST_FORWARDED {

@@ -48,7 +48,7 @@ pub(super) fn run(
     let Mounts { maps, records, volumes, mounts, filled } = mounts(&arguments, data)?;
     let container = Container { volumes, mounts, filled_volumes: filled, ..container(&arguments)? };
     let machine = machine::options(&arguments.machine)?;
-    let network = network::request(&arguments.network)?;
+    let network = network::request(&arguments.network, data)?;
     let selection = choose(&arguments, &machine, data, printer)?;
     let sockets = selection.hypervisor.capabilities().stream_network;
     let network = network.fitted(Behind { taps: can_make_taps(), sockets })?;
@@ -290,6 +290,7 @@ fn plan(
         detach_keys: arguments.detach_keys.clone(),
         kept: !arguments.rm,
         origin: None,
+        tell_timings: arguments.timings,
     }
 }
 

@@ -53,7 +53,7 @@ fn clone(arguments: Run, role: Role, data: &DataDir, printer: &Printer) -> anyho
             crate::failpoint::reach("adopted");
             run::run(arguments, Starter::Parent(parent), data, printer)
         }
-        _ if arguments.exec.is_some() => run::once(&arguments, data),
+        _ if arguments.exec.is_some() => run::once(&arguments, data, printer),
         _ if arguments.detach => run::several(&arguments, data, printer),
         _ => run::run(arguments, Starter::User, data, printer),
     }

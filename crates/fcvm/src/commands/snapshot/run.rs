@@ -55,7 +55,7 @@ pub(super) fn run(
     let image = image(manifest, data, printer)?;
     let _lock =
         image.hold().with_context(|| format!("failed to lock image `{}`", manifest.image.reference))?;
-    let network = request(&arguments, manifest)?;
+    let network = request(&arguments, manifest, data)?;
     let sockets = hypervisor.capabilities().stream_network;
     let network = network.fitted(Behind { taps: can_make_taps(), sockets })?;
     let stays = !arguments.rm && arguments.exec.is_none();
@@ -132,7 +132,8 @@ pub(super) fn several(arguments: &Run, data: &DataDir, printer: &Printer) -> any
 }
 
 /// Starts a clone, runs a command in it, and ends it; the command's status.
-pub(super) fn once(arguments: &Run, data: &DataDir) -> anyhow::Result<ExitCode> {
+pub(super) fn once(arguments: &Run, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let timings = Timings::start();
     let id = match detach::start_one(data, &[])? {
         Ok(id) => id,
         Err(code) => return Ok(code),
@@ -154,6 +155,9 @@ pub(super) fn once(arguments: &Run, data: &DataDir) -> anyhow::Result<ExitCode> 
     };
     let ends = Ends::inherited(&request)?;
     let status = block_on(vm::exec(&vm, &registry, &request, ends))?;
+    if arguments.timings {
+        printer.note(format_args!("command ended at {} ms", timings.total().as_millis()));
+    }
     stop::end(&vm, Ending::Kill, &registry)?;
     Ok(ExitCode::from(status?))
 }
@@ -176,7 +180,7 @@ fn image(manifest: &Manifest, data: &DataDir, printer: &Printer) -> anyhow::Resu
 }
 
 /// The network of the snapshot, but for what was given; with its ports, at addresses of this VM's own.
-fn request(arguments: &Run, manifest: &Manifest) -> anyhow::Result<Request> {
+fn request(arguments: &Run, manifest: &Manifest, data: &DataDir) -> anyhow::Result<Request> {
     let mut options = arguments.network.clone();
     if let Some(saved) = &manifest.network {
         options.network = options.network.or(Some(saved.mode));
@@ -193,7 +197,7 @@ fn request(arguments: &Run, manifest: &Manifest) -> anyhow::Result<Request> {
             protocol: port.protocol,
         }));
     }
-    Ok(network::request(&options)?)
+    Ok(network::request(&options, data)?)
 }
 
 fn plan(
@@ -241,6 +245,7 @@ fn plan(
         detach_keys: DetachKeys::default(),
         kept: !arguments.rm,
         origin: None,
+        tell_timings: arguments.timings,
     }
 }
 

@@ -5,10 +5,7 @@ use std::{fmt, path::Path, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::PROGRAM;
-use crate::{
-    hypervisor::{HypervisorError, version},
-    storage::DataDir,
-};
+use crate::{hypervisor::HypervisorError, process::version, storage::DataDir};
 
 /// The first version whose snapshots and vsock device do what fcvm needs.
 pub const LEAST: Version = Version { major: 1, minor: 16, patch: 1 };
@@ -51,7 +48,7 @@ impl FromStr for Version {
 /// # Errors
 /// Where it is not there, cannot be run, or is no Firecracker.
 pub(super) fn of(program: &Path, data: &DataDir) -> Result<Version, HypervisorError> {
-    version::of(program, PROGRAM, data, parse)
+    version::of(program, PROGRAM, data, parse).map_err(|error| HypervisorError::version(program, error))
 }
 
 /// `Firecracker v1.16.1` in the first line of what `--version` prints.

@@ -32,9 +32,13 @@ use self::{qmp::Qmp, save::Saver};
 
 use super::{
     Capabilities, Connecting, Death, Hypervisor, HypervisorError, Machine, MachineConfig, Nic, NicBackend,
-    VmmProcess, version,
+    VmmProcess,
 };
-use crate::{process::die_with_parent, snapshot::Engine, storage::DataDir};
+use crate::{
+    process::{die_with_parent, version},
+    snapshot::Engine,
+    storage::DataDir,
+};
 
 /// The socket of the link, in the machine's directory of sockets. It takes one connection at a time.
 const LINK: &str = "link.sock";
@@ -163,7 +167,8 @@ impl Hypervisor for Qemu {
             // `QEMU emulator version 7.2.22 (Debian …)`
             let version = said.lines().next()?.split_once("version ")?.1;
             version.split_whitespace().next().map(str::to_owned)
-        })?;
+        })
+        .map_err(|error| HypervisorError::version(&self.program, error))?;
         let accelerator = if self.kvm { "kvm" } else { "tcg" }.into();
         Ok(Engine { name: self.name().into(), version, accelerator })
     }

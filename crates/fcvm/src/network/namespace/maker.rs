@@ -14,7 +14,7 @@ use super::{Answer, NAME, Order};
 use crate::{
     network::{
         denied,
-        layout::{DNS, GATEWAY, LOG_GROUP, TAP, UPLINK},
+        layout::{DNS, GATEWAY, GATEWAY_MAC, LOG_GROUP, TAP, UPLINK},
         links::Links,
         nft::{self, Place},
     },
@@ -110,8 +110,8 @@ async fn furnish(order: &Order) -> Result<(), String> {
     let has_v6 = order.gateways.iter().any(|(address, _)| address.is_ipv6());
     settings(has_v6)?;
     let links = Links::open().map_err(step("rtnetlink"))?;
-    links.bring_up("lo", None).await.map_err(step("lo"))?;
-    links.bring_up(TAP, Some(order.mtu)).await.map_err(step(TAP))?;
+    links.bring_up("lo", None, None).await.map_err(step("lo"))?;
+    links.bring_up(TAP, Some(order.mtu), Some(GATEWAY_MAC)).await.map_err(step(TAP))?;
     for (address, prefix) in &order.gateways {
         links.add_address(TAP, *address, *prefix).await.map_err(step(TAP))?;
     }
@@ -119,7 +119,7 @@ async fn furnish(order: &Order) -> Result<(), String> {
         for (address, prefix) in &uplink.addresses {
             links.add_address(UPLINK, *address, *prefix).await.map_err(step(UPLINK))?;
         }
-        links.bring_up(UPLINK, None).await.map_err(step(UPLINK))?;
+        links.bring_up(UPLINK, None, None).await.map_err(step(UPLINK))?;
         for gateway in &uplink.gateways {
             links.add_default_route(*gateway).await.map_err(step("default route"))?;
         }

@@ -106,7 +106,7 @@ async fn configure(links: &Links, link: &Link) -> io::Result<()> {
     for (here, _) in &link.addresses {
         links.add_address(&link.name, *here, prefix(*here)).await?;
     }
-    links.bring_up(&link.name, None).await
+    links.bring_up(&link.name, None, None).await
 }
 
 /// The namespace's side.

@@ -123,6 +123,8 @@ pub(super) struct Attempt<'a> {
     /// When this run has taken too long.
     deadline: Option<Instant>,
     timed_out: bool,
+    /// Nobody wants the machine any more.
+    unwanted: bool,
     heartbeat: Option<Heartbeat>,
     health: Option<mpsc::Receiver<Report>>,
     /// What checks the health.
@@ -189,6 +191,7 @@ impl<'a> Attempt<'a> {
             resting: None,
             deadline: None,
             timed_out: false,
+            unwanted: false,
             heartbeat: None,
             health: None,
             checking: JoinSet::new(),
@@ -251,6 +254,7 @@ impl<'a> Attempt<'a> {
                 },
                 step = self.stopping.due(), if outcome.is_none() => match step {
                     Step::Kill => self.signal(SignalNumber::KILL, &guest),
+                    Step::GiveUp if self.unwanted => return Ok(exit::KILLED),
                     Step::GiveUp if self.timed_out => return Ok(TIMED_OUT),
                     Step::GiveUp => {
                         return Err(VmError::Interrupted { signal: SignalNumber::KILL.number() });

@@ -46,6 +46,18 @@ impl Attempt<'_> {
                 self.signal(signal, guest);
                 Reply::Done
             }
+            // What the guest has not written to the host's directories yet is wanted: it is given the time.
+            Action::End if !self.plan.maps.is_empty() => {
+                self.restarts.end();
+                self.signal(SignalNumber::KILL, guest);
+                Reply::Done
+            }
+            Action::End => {
+                self.restarts.end();
+                self.unwanted = true;
+                self.stopping.end_now();
+                Reply::Done
+            }
             Action::Stop(grace) => {
                 crate::failpoint::reach("stop-ordered");
                 self.restarts.end();

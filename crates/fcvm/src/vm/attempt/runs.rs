@@ -1,6 +1,9 @@
 //! Runs of the container, one or several, and what accompanies them.
 
-use std::{io, os::fd::AsFd as _};
+use std::{
+    io::{self, Write as _},
+    os::fd::AsFd as _,
+};
 
 use fcvm_proto::{Job, Port, ToGuest};
 use jiff::Timestamp;
@@ -34,6 +37,10 @@ impl Attempt<'_> {
         match self.unheard {
             Some(parent) => {
                 crate::failpoint::reach("start-recorded");
+                if self.plan.tell_timings {
+                    // Theirs and ours until they have heard.
+                    writeln!(io::stderr(), "{}", self.timings).ok();
+                }
                 parent.announce(self.claim.state().id.as_str());
                 crate::failpoint::reach("announced");
                 Ok(())

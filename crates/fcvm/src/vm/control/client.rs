@@ -122,6 +122,14 @@ impl Client {
         self.done(Request::Signal(signal.number())).await
     }
 
+    /// Ends the machine, whatever its container does. Does not wait for it.
+    ///
+    /// # Errors
+    /// Where the owner refuses or ends.
+    pub async fn end(mut self) -> Result<(), ControlError> {
+        self.done(Request::End).await
+    }
+
     /// Asks the container to end, and has it killed after so many seconds. Does not wait for it.
     ///
     /// # Errors

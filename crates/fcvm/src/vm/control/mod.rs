@@ -38,6 +38,8 @@ pub enum Request {
         /// How long the container has.
         seconds: u32,
     },
+    /// The machine's end at once: nothing in it is wanted any more.
+    End,
     /// The container's status, once it has ended.
     Wait,
     /// As `Stop`, and then the container once more. Answered when it runs.

@@ -42,6 +42,8 @@ const BACKLOG: usize = 16;
 pub enum Action {
     /// Send the container a signal.
     Signal(SignalNumber),
+    /// End the machine now.
+    End,
     /// Ask the container to end, and kill it after that time.
     Stop(Duration),
     /// The same, and then run it once more.
@@ -191,6 +193,7 @@ async fn serve(mut stream: UnixStream, context: &Context) -> Result<(), ChannelE
             Some(signal) => order(context, Action::Signal(signal)).await,
             None => Reply::Refused(format!("there is no signal {number}")),
         },
+        Request::End => order(context, Action::End).await,
         Request::Stop { seconds } => order(context, Action::Stop(Duration::from_secs(seconds.into()))).await,
         Request::Restart { seconds } => {
             order(context, Action::Restart(Duration::from_secs(seconds.into()))).await

@@ -1,4 +1,4 @@
-//! Which version a program is: asked once for each program, not for each machine.
+//! Which version a program is: asked once for each program, not at each start.
 
 use std::{
     os::unix::fs::MetadataExt as _,
@@ -8,11 +8,21 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::HypervisorError;
 use crate::{
     output::sanitize,
     storage::{AtomicFile, DataDir},
 };
+
+/// The version of a program is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum VersionError {
+    /// It cannot be run.
+    #[error("failed to run it")]
+    Start(#[source] std::io::Error),
+    /// It says something else: its first line, cleaned.
+    #[error("its `--version` says `{0}`")]
+    Other(String),
+}
 
 /// A file, as it was when it was asked.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,14 +46,13 @@ struct Known<V> {
 ///
 /// # Errors
 /// Where it is not there, cannot be run, or says nothing of the kind.
-pub(super) fn of<V: Serialize + DeserializeOwned>(
+pub fn of<V: Serialize + DeserializeOwned>(
     program: &Path,
     name: &str,
     data: &DataDir,
     parse: impl FnOnce(&str) -> Option<V>,
-) -> Result<V, HypervisorError> {
-    let start = |source| HypervisorError::Start { program: program.to_owned(), source };
-    let metadata = std::fs::metadata(program).map_err(start)?;
+) -> Result<V, VersionError> {
+    let metadata = std::fs::metadata(program).map_err(VersionError::Start)?;
     let identity = Identity {
         path: program.to_owned(),
         device: metadata.dev(),
@@ -56,12 +65,11 @@ pub(super) fn of<V: Serialize + DeserializeOwned>(
     if let Some(known) = known.filter(|known| known.program == identity) {
         return Ok(known.version);
     }
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().map_err(start)?;
+    let output =
+        Command::new(program).arg("--version").stdin(Stdio::null()).output().map_err(VersionError::Start)?;
     let said = String::from_utf8_lossy(&output.stdout);
-    let version = parse(&said).ok_or_else(|| HypervisorError::NoVersion {
-        program: program.to_owned(),
-        said: sanitize(said.lines().next().unwrap_or_default()),
-    })?;
+    let version =
+        parse(&said).ok_or_else(|| VersionError::Other(sanitize(said.lines().next().unwrap_or_default())))?;
     let known = Known { program: identity, version };
     remember(&cache, &known);
     Ok(known.version)
