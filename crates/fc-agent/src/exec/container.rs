@@ -150,6 +150,10 @@ fn refused(report: Report, error: &io::Error, program: &str, workdir: &str) -> R
 async fn begun(known: &mut watch::Receiver<Option<Running>>) -> Result<Running, Refusal> {
     let absent = || Refusal { kind: FailureKind::NotRunning, message: "the container does not run".into() };
     let running = known.borrow_and_update().clone().ok_or_else(absent)?;
+    // Then it has begun long ago.
+    if running.entrance.get().is_some() {
+        return Ok(running);
+    }
     let directory = Path::new(RUNTIME_STATE).join(&running.id);
     let removed = Directory::watch(&directory, WatchFlags::DELETE)?;
     while directory.join(START).exists() {

@@ -127,7 +127,9 @@ fn netdev(backend: &NicBackend) -> String {
 
 fn nic_device(nic: &Nic) -> String {
     let mtu = nic.interface.mtu.map_or_else(String::new, |mtu| format!(",host_mtu={mtu}"));
-    format!("virtio-net-device,netdev=net,mac={}{mtu}", nic.mac())
+    // A machine that goes on has a network of its own, in which nobody knows it from before: to announce itself
+    // there would be half of what its kernel does at first.
+    format!("virtio-net-device,netdev=net,guest_announce=off,mac={}{mtu}", nic.mac())
 }
 
 /// Reads and writes together, as Firecracker limits them.
@@ -194,13 +196,13 @@ mod tests {
         machine.network = Some(test_nic());
         let tapped = arguments(&machine, false, None).join(" ");
         let tap = ",serial=base -netdev tap,id=net,ifname=tap0,script=no,downscript=no,vhost=off \
-                   -device virtio-net-device,netdev=net,mac=02:00:00:00:00:0a,host_mtu=1400";
+                   -device virtio-net-device,netdev=net,guest_announce=off,mac=02:00:00:00:00:0a,host_mtu=1400";
         assert!(tapped.ends_with(tap), "{tapped}");
         let interface = Interface { mtu: None, ..test_nic().interface };
         machine.network = Some(Nic { interface, backend: NicBackend::Stream("/run/a,b".into()) });
         let streamed = arguments(&machine, false, None).join(" ");
         let stream = " -netdev stream,id=net,server=off,addr.type=unix,addr.path=/run/a,,b \
-                      -device virtio-net-device,netdev=net,mac=02:00:00:00:00:0a";
+                      -device virtio-net-device,netdev=net,guest_announce=off,mac=02:00:00:00:00:0a";
         assert!(streamed.ends_with(stream), "{streamed}");
         assert!(!arguments(&test_machine(), false, None).join(" ").contains("net"), "none without a network");
     }
