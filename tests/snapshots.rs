@@ -17,6 +17,7 @@ use fcvm::{
     },
     storage::DataDir,
 };
+use fcvm_proto::PROTOCOL;
 use fcvm_testkit::{Entry, Layer, LoopMount, Output, TestEnv, needs_programs, needs_root, noise, skip};
 use serde_json::{Value, json};
 
@@ -83,7 +84,7 @@ fn manifest(name: &str) -> Manifest {
         "contents": "machine",
         "origin": { "vm": "0123456789abcdef".repeat(2), "name": "web", "snapshot": null },
         "hypervisor": host().engine, "cpu": host().cpu,
-        "protocol": 1, "link_key": "fedcba9876543210".repeat(2),
+        "protocol": PROTOCOL, "link_key": "fedcba9876543210".repeat(2),
         "machine": {
             "cpus": 1, "memory_mib": 256, "kernel_arguments": null, "huge_pages": false,
             "kernel": asset("kernels/old/vmlinux"), "initrd": asset("initrd/old.cpio"),

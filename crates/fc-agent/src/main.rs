@@ -29,6 +29,7 @@ mod machine;
 mod podman;
 mod power;
 mod reaper;
+mod renamed;
 mod session;
 mod sys;
 mod tcp;
@@ -40,6 +41,16 @@ use std::process::ExitCode;
 use rustix::process::getpid;
 
 fn main() -> ExitCode {
+    if renamed::is_this_process() {
+        return match renamed::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Podman passes it on.
+                log::console(&format!("fc-agent: {error:#}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
     if !getpid().is_init() {
         // The only thing a host may ask of this program.
         return log::console(&format!(

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fcvm_proto::PROTOCOL;
+
 use super::{FORMAT, SnapshotTag};
 use crate::state::VmName;
 
@@ -38,6 +40,8 @@ pub enum SnapshotError {
     Host { tag: SnapshotTag, what: &'static str, needed: String, found: String },
     #[error("snapshot `{tag}` was made by {needed}, and {found} cannot load it")]
     Engine { tag: SnapshotTag, needed: String, found: String },
+    #[error("snapshot `{tag}` has an agent that speaks protocol {found}, and this fcvm speaks {PROTOCOL}")]
+    Protocol { tag: SnapshotTag, found: u16 },
     #[error("snapshot `{tag}` is damaged: its file `{file}` is missing")]
     Missing { tag: SnapshotTag, file: String },
     #[error("snapshot `{tag}` is damaged: its file `{file}` has {found} bytes, and had {recorded}")]
@@ -104,6 +108,7 @@ impl SnapshotError {
             Self::Format { .. } => "use the fcvm that made it, or make it again".into(),
             Self::Host { .. } => "use it on such a host, or make it again on this one".into(),
             Self::Engine { .. } => "use that hypervisor, or make the snapshot again with this one".into(),
+            Self::Protocol { .. } => "use the fcvm that made it, or make it again with this one".into(),
             Self::Archive { .. } => FETCH_AGAIN.into(),
             Self::ReadArchive { source, .. }
                 if matches!(

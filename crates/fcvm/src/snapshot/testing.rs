@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::FileExt as _};
 
+use fcvm_proto::PROTOCOL;
 use serde_json::json;
 
 use super::{Cpu, Engine, Host, MEMORY, Manifest, Partial, SCRATCH, STATE, Snapshot, SnapshotTag, Store};
@@ -27,7 +28,7 @@ pub(super) fn manifest(tag: &str) -> Manifest {
         "contents": "machine",
         "origin": { "vm": "0123456789abcdef".repeat(2), "name": "web", "snapshot": null },
         "hypervisor": host().engine, "cpu": host().cpu,
-        "protocol": 1, "link_key": "fedcba9876543210".repeat(2),
+        "protocol": PROTOCOL, "link_key": "fedcba9876543210".repeat(2),
         "machine": {
             "cpus": 1, "memory_mib": 256, "kernel_arguments": null, "huge_pages": false,
             "kernel": asset("kernels/key/vmlinux"), "initrd": asset("initrd/key.cpio"),

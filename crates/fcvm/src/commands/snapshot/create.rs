@@ -25,9 +25,9 @@ pub(super) fn run(
     if store.get(&arguments.tag).is_ok() {
         return Err(SnapshotError::Exists { tag: arguments.tag.clone() }.into());
     }
-    let saved = block_on(async {
-        Client::connect(&vm, &registry).await?.snapshot(&arguments.tag, Contents::Machine).await
-    })??;
+    let contents = if arguments.disk_only { Contents::Disk } else { Contents::Machine };
+    let saved =
+        block_on(async { Client::connect(&vm, &registry).await?.snapshot(&arguments.tag, contents).await })??;
     printer.data(&arguments.tag)?;
     if arguments.timings {
         let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;

@@ -14,17 +14,20 @@ use crate::{
         stop::{self, Ending},
     },
     hypervisor::{
-        self, Access, Choice, Disk, DiskLimits, Hypervisor, HypervisorError, MachineOptions, Saved, Wanted,
+        self, Access, Choice, Disk, DiskLimits, HostMemory, Hypervisor, HypervisorError, MachineOptions,
+        Saved, Wanted,
     },
     image::{Store as Images, StoredImage},
     network::{Behind, HostPort, Ports, Publish, Request, can_make_taps},
     output::{Printer, USUAL_SIZE},
     process::{Owner, SignalNumber},
     setup::Assets,
-    snapshot::{Cpu, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotError, Store},
+    snapshot::{
+        Contents, Cpu, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotError, Store,
+    },
     state::{Life, NewVm, ProcessType, Registry, RestartPolicy, RuntimeDir, Status, VmState},
     storage::DataDir,
-    vm::{self, DetachKeys, Ends, Input, Origin, Output, Plan, Starter, Timings},
+    vm::{self, DetachKeys, Ends, Input, Origin, Output, Plan, SavedMachine, Starter, Timings},
 };
 
 /// Runs a clone to its end, as its owner.
@@ -45,13 +48,19 @@ pub(super) fn run(
     let snapshot = Store::open(data).get(&tag)?;
     let manifest = snapshot.manifest();
     let hypervisor = engine(manifest, &arguments, data)?;
-    let pages = pages(&arguments, server.as_ref(), &*hypervisor, &registry)?;
+    let pages = match manifest.contents {
+        Contents::Machine => pages(&arguments, server.as_ref(), &*hypervisor, &registry)?,
+        Contents::Disk if arguments.mem_backend.is_some() => {
+            anyhow::bail!("snapshot `{tag}` is of a disk alone: --mem-backend is for those that have memory")
+        }
+        Contents::Disk => None,
+    };
     let host = Host {
         engine: hypervisor.engine(data)?,
         cpu: Cpu::of_this_host().context("failed to find out which processor this host has")?,
     };
     snapshot.check(&host)?;
-    let assets = Assets::again(&manifest.machine, data, snapshot.path(SCRATCH))?;
+    let assets = assets(&snapshot, &*hypervisor, data)?;
     let image = image(manifest, data, printer)?;
     let _lock =
         image.hold().with_context(|| format!("failed to lock image `{}`", manifest.image.reference))?;
@@ -93,6 +102,9 @@ pub(super) fn run(
         ..plan(&arguments, starter, &snapshot, assets, &image, network, hostname)
     };
     let ended = block_on(vm::run(&*hypervisor, &plan, &mut claim, &mut timings))?;
+    if claim.state().started.is_none() && plan.output == Output::LogOnly && ended.is_ok() {
+        podman::tell_why(claim.directory(), printer);
+    }
     crate::failpoint::reach("ended");
     podman::finish(claim, &ended)?;
     if arguments.timings {
@@ -169,6 +181,21 @@ fn engine(manifest: &Manifest, arguments: &Run, data: &DataDir) -> anyhow::Resul
     Ok(hypervisor::select(&wanted, data)?.hypervisor)
 }
 
+/// What it runs with, and boots from where it has to.
+fn assets(snapshot: &Snapshot, hypervisor: &dyn Hypervisor, data: &DataDir) -> anyhow::Result<Assets> {
+    let machine = &snapshot.manifest().machine;
+    let scratch = snapshot.path(SCRATCH);
+    match snapshot.manifest().contents {
+        Contents::Machine => Ok(Assets::again(machine, data, scratch)?),
+        Contents::Disk => {
+            let (cpus, memory_mib) = (machine.cpus, machine.memory_mib);
+            let request = hypervisor::Request { cpus, memory_mib, options: &MachineOptions::default() };
+            request.check(hypervisor, &HostMemory::now())?;
+            Ok(Assets::anew(machine, data, scratch)?)
+        }
+    }
+}
+
 fn image(manifest: &Manifest, data: &DataDir, printer: &Printer) -> anyhow::Result<StoredImage> {
     let image = Images::open(data).get(&manifest.image.digest, printer);
     image
@@ -211,6 +238,7 @@ fn plan(
         image: image.id.hex(),
         command: manifest.container.command.clone(),
         terminal: manifest.container.terminal.then_some(USUAL_SIZE),
+        exists: true,
         ..Container::default()
     };
     Plan {
@@ -244,24 +272,25 @@ fn plan(
     }
 }
 
-/// What the machine goes on from.
+/// What the VM is made of.
 fn origin(
     snapshot: &Snapshot,
     pages: Option<PathBuf>,
     server: Option<Owner>,
 ) -> Result<Origin, SnapshotError> {
     let manifest = snapshot.manifest();
-    let link_key = LinkKey::from_hex(&manifest.link_key).ok_or_else(|| SnapshotError::Invalid {
-        path: snapshot.path(MANIFEST),
-        what: "its link key is none".into(),
-    })?;
-    Ok(Origin {
-        id: manifest.id.clone(),
-        saved: Saved { state: snapshot.path(STATE), memory: snapshot.path(MEMORY), pages },
-        scratch: snapshot.path(SCRATCH),
-        link_key,
-        server,
-    })
+    let machine = match manifest.contents {
+        Contents::Machine => {
+            let link_key = LinkKey::from_hex(&manifest.link_key).ok_or_else(|| SnapshotError::Invalid {
+                path: snapshot.path(MANIFEST),
+                what: "its link key is none".into(),
+            })?;
+            let saved = Saved { state: snapshot.path(STATE), memory: snapshot.path(MEMORY), pages };
+            Some(SavedMachine { saved, link_key })
+        }
+        Contents::Disk => None,
+    };
+    Ok(Origin { id: manifest.id.clone(), scratch: snapshot.path(SCRATCH), machine, server })
 }
 
 /// The process of that number, which serves a snapshot.

@@ -220,7 +220,7 @@ impl<'a> Attempt<'a> {
             Sizes::listen().map_err(|source| VmError::Host { what: "listen to signals", source })?;
         let server = self.plan.origin.as_ref().and_then(|origin| origin.server.as_ref());
         let mut outcome = None;
-        if self.plan.origin.is_some() {
+        if self.plan.saved().is_some() {
             self.begin(&guest)?;
         }
         let status = loop {
@@ -359,7 +359,7 @@ impl<'a> Attempt<'a> {
                 }
             }
             // Answers that came too late for who asked.
-            ToHost::Frozen(_) | ToHost::Restored(_) => tracing::debug!("an answer nobody waits for"),
+            ToHost::Frozen(..) | ToHost::Restored(_) => tracing::debug!("an answer nobody waits for"),
             ToHost::Ended(Outcome::Failed(failure)) => {
                 return Err(VmError::Guest { kind: failure.kind, message: sanitize(&failure.message) });
             }

@@ -23,6 +23,7 @@ use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
 
 use super::Attempt;
 use crate::{
+    exit,
     hypervisor::{HypervisorError, Pages},
     setup::Assets,
     snapshot::{
@@ -54,8 +55,8 @@ enum SavingError {
     NotFrozen { why: String },
     #[error("the guest did not freeze its disk within {seconds} s")]
     Slow { seconds: u64 },
-    #[error("failed to copy the scratch disk")]
-    Disk(#[source] io::Error),
+    #[error("its container ended meanwhile")]
+    Ended,
     #[error("failed to move `{path}` into the snapshot")]
     Move { path: PathBuf, source: io::Error },
     #[error("failed to look at `{path}`")]
@@ -68,6 +69,10 @@ enum SavingError {
     Hypervisor(#[from] HypervisorError),
     #[error(transparent)]
     Vm(#[from] VmError),
+}
+
+fn not_saved(error: &anyhow::Error) -> Reply {
+    Reply::NotSaved { reason: format!("{error:#}"), hint: exit::hint(error) }
 }
 
 /// A snapshot that only lacks its name.
@@ -96,10 +101,11 @@ impl Attempt<'_> {
             Ok(written) => written,
             Err(error) => {
                 let lost = matches!(error, SavingError::Vm(_));
-                let text = format!("{:#}", anyhow::Error::from(error));
+                let error = anyhow::Error::from(error);
+                let text = format!("{error:#}");
                 tracing::debug!(%tag, error = text, "no snapshot");
                 // Who asked may be gone.
-                drop(reply.send(Reply::Refused(text.clone())));
+                drop(reply.send(not_saved(&error)));
                 return if lost { Err(VmError::Violation { what: text }) } else { Ok(()) };
             }
         };
@@ -115,8 +121,8 @@ impl Attempt<'_> {
                     tracing::debug!(?times, "snapshot");
                     Reply::Saved(times)
                 }
-                Ok(Err(error)) => Reply::Refused(format!("{:#}", anyhow::Error::from(error))),
-                Err(error) => Reply::Refused(error.to_string()),
+                Ok(Err(error)) => not_saved(&error.into()),
+                Err(error) => not_saved(&error.into()),
             };
             drop(reply.send(answer));
         });
@@ -159,6 +165,10 @@ impl Attempt<'_> {
         guest.order(ToGuest::Thaw);
         let times = Saved { frozen: frozen.elapsed(), paused: saved?, all: Duration::ZERO };
         crate::failpoint::reach("thawed");
+        // What would go on from it would end at once.
+        if guest.has_ended() {
+            return Err(SavingError::Ended);
+        }
         for name in contents.files().iter().filter(|name| **name != SCRATCH) {
             let path = self.save_dir.join(name);
             fs::rename(&path, partial.path(name)).map_err(|source| SavingError::Move { path, source })?;
@@ -170,8 +180,13 @@ impl Attempt<'_> {
     async fn copy(&self, partial: &Partial, contents: Contents) -> Result<Duration, SavingError> {
         crate::failpoint::reach("frozen");
         let (from, to) = (self.claim.directory().join(SCRATCH), partial.path(SCRATCH));
+        let path = to.clone();
         let copied = spawn_blocking(move || cow::copy(&from, &to)).await;
-        copied.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(SavingError::Disk)?;
+        copied.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|source| SnapshotError::Io {
+            action: "copy the scratch disk to",
+            path,
+            source,
+        })?;
         crate::failpoint::reach("disk-copied");
         if contents == Contents::Disk {
             return Ok(Duration::ZERO);

@@ -67,6 +67,13 @@ pub enum Reply {
     Ended(u8),
     /// To `Snapshot`.
     Saved(Saved),
+    /// To `Snapshot`: there is none.
+    NotSaved {
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
 }
 
 /// How a snapshot was made.
