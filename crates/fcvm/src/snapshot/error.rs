@@ -20,6 +20,8 @@ const FETCH_AGAIN: &str = "export the snapshot again, or fetch the file again";
 pub enum SnapshotError {
     #[error("no snapshot `{tag}`")]
     Unknown { tag: SnapshotTag },
+    #[error("the snapshot without a name in `{name}` is gone: who asked for it has ended")]
+    Gone { name: String },
     #[error("snapshot `{tag}` exists")]
     Exists { tag: SnapshotTag },
     #[error("snapshot `{tag}` is in use{}", by(vms))]

@@ -285,9 +285,9 @@ mod tests {
             let first = freeze().await;
             heard.send(()).unwrap();
             let second = freeze().await;
-            for answer in
-                [ToHost::Frozen(first, None), ToHost::Pong(7), ToHost::Frozen(second, Some("busy".into()))]
-            {
+            let ended = ToHost::Ended(fcvm_proto::Outcome::Status(3));
+            let late = ToHost::Frozen(first, None);
+            for answer in [late, ToHost::Pong(7), ended, ToHost::Frozen(second, Some("busy".into()))] {
                 answers.send(&answer).await.unwrap();
             }
             std::future::pending::<()>().await;
@@ -299,7 +299,10 @@ mod tests {
         }
         assert_eq!(guest.frozen().await.unwrap(), Err("busy".to_owned()));
         // What else came meanwhile is not lost.
+        assert!(guest.has_ended());
         assert!(matches!(guest.message().await, Some(Ok(ToHost::Pong(7)))));
+        assert!(matches!(guest.message().await, Some(Ok(ToHost::Ended(_)))));
+        assert!(!guest.has_ended());
     }
 
     fn hello() -> Hello {

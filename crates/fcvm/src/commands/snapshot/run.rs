@@ -25,7 +25,7 @@ use crate::{
     snapshot::{
         Contents, Cpu, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotError, Store,
     },
-    state::{Life, NewVm, ProcessType, Registry, RestartPolicy, RuntimeDir, Status, VmState},
+    state::{Life, NewVm, ProcessType, Registry, RestartPolicy, RuntimeDir, Status, VmName, VmState},
     storage::DataDir,
     vm::{self, DetachKeys, Ends, Input, Origin, Output, Plan, SavedMachine, Starter, Timings},
 };
@@ -37,7 +37,6 @@ pub(super) fn run(
     data: &DataDir,
     printer: &Printer,
 ) -> anyhow::Result<ExitCode> {
-    let mut timings = Timings::start();
     let registry = Registry::new(data, RuntimeDir::from_env());
     let server = arguments.pid.map(|pid| server(pid, &registry)).transpose()?;
     let tag = match (&server, &arguments.snapshot) {
@@ -46,11 +45,26 @@ pub(super) fn run(
         (None, None) => anyhow::bail!("neither --snapshot nor --pid was given"),
     };
     let snapshot = Store::open(data).get(&tag)?;
+    of(&snapshot, server, arguments, starter, data, printer)
+}
+
+/// Runs a clone of this snapshot to its end, as its owner.
+pub(in crate::commands) fn of(
+    snapshot: &Snapshot,
+    server: Option<VmState>,
+    arguments: Run,
+    starter: Starter,
+    data: &DataDir,
+    printer: &Printer,
+) -> anyhow::Result<ExitCode> {
+    let mut timings = Timings::start();
+    let registry = Registry::new(data, RuntimeDir::from_env());
     let manifest = snapshot.manifest();
     let hypervisor = engine(manifest, &arguments, data)?;
     let pages = match manifest.contents {
         Contents::Machine => pages(&arguments, server.as_ref(), &*hypervisor, &registry)?,
         Contents::Disk if arguments.mem_backend.is_some() => {
+            let tag = snapshot.tag();
             anyhow::bail!("snapshot `{tag}` is of a disk alone: --mem-backend is for those that have memory")
         }
         Contents::Disk => None,
@@ -60,7 +74,7 @@ pub(super) fn run(
         cpu: Cpu::of_this_host().context("failed to find out which processor this host has")?,
     };
     snapshot.check(&host)?;
-    let assets = assets(&snapshot, &*hypervisor, data)?;
+    let assets = assets(snapshot, &*hypervisor, data)?;
     let image = image(manifest, data, printer)?;
     let _lock =
         image.hold().with_context(|| format!("failed to lock image `{}`", manifest.image.reference))?;
@@ -96,10 +110,10 @@ pub(super) fn run(
         (Some(given), _) => given.0.clone(),
         (None, saved) => saved.clone().unwrap_or_else(own_name),
     };
-    let origin = origin(&snapshot, pages, server.map(|server| server.owner))?;
+    let origin = origin(snapshot, pages, server.map(|server| server.owner))?;
     let plan = Plan {
         origin: Some(origin),
-        ..plan(&arguments, starter, &snapshot, assets, &image, network, hostname)
+        ..plan(&arguments, starter, snapshot, assets, &image, network, hostname)
     };
     let ended = block_on(vm::run(&*hypervisor, &plan, &mut claim, &mut timings))?;
     if claim.state().started.is_none() && plan.output == Output::LogOnly && ended.is_ok() {
@@ -113,10 +127,17 @@ pub(super) fn run(
     Ok(ExitCode::from(ended?))
 }
 
-/// Starts clones in the background; prints their ids as they run.
-pub(super) fn several(arguments: &Run, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
-    let Some(count) = arguments.count else {
-        return Ok(match detach::start_one(data, &[])? {
+/// Starts one clone in the background, or so many, whose names begin with the one that was given; prints their
+/// ids. Each is started by these arguments and more. One that does not start is no other one's affair.
+pub(in crate::commands) fn several(
+    count: Option<u16>,
+    name: Option<&VmName>,
+    more: &[String],
+    data: &DataDir,
+    printer: &Printer,
+) -> anyhow::Result<ExitCode> {
+    let Some(count) = count else {
+        return Ok(match detach::start_one(data, more)? {
             Ok(id) => {
                 printer.data(id)?;
                 ExitCode::SUCCESS
@@ -124,9 +145,9 @@ pub(super) fn several(arguments: &Run, data: &DataDir, printer: &Printer) -> any
             Err(code) => code,
         });
     };
-    let more = |number: u16| match &arguments.name {
-        Some(name) => vec![format!("--name={name}-{number}")],
-        None => Vec::new(),
+    let more = |number: u16| match name {
+        Some(name) => [more, &[format!("--name={name}-{number}")]].concat(),
+        None => more.to_vec(),
     };
     let started = thread::scope(|scope| {
         let threads: Vec<_> =
@@ -134,13 +155,16 @@ pub(super) fn several(arguments: &Run, data: &DataDir, printer: &Printer) -> any
         threads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
     let mut code = ExitCode::SUCCESS;
+    let mut failed = None;
     for one in started {
-        match one.map_err(|_| anyhow::anyhow!("the start of a VM failed"))?? {
-            Ok(id) => printer.data(id)?,
-            Err(failed) => code = failed,
+        match one.unwrap_or_else(|_| Err(anyhow::anyhow!("the start of a VM failed"))) {
+            Ok(Ok(id)) => printer.data(id)?,
+            Ok(Err(status)) => code = status,
+            // Those that run are told of first.
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(code)
+    failed.map_or(Ok(code), Err)
 }
 
 /// Starts a clone, runs a command in it, and ends it; the command's status.

@@ -241,8 +241,8 @@ impl<'a> Attempt<'a> {
                 () = &mut filling, if !filled => filled = true,
                 heard = heard(self.unheard) => self.settled(heard, &guest)?,
                 Some(order) = next(orders.as_mut()) => match order {
-                    Order { action: Action::Snapshot(tag, contents), reply } => {
-                        self.snapshot(tag, contents, reply, &mut guest).await?;
+                    Order { action: Action::Snapshot(wanted), reply } => {
+                        self.snapshot(wanted, reply, &mut guest).await?;
                         if self.save.breaks_connections() && !filled {
                             filling = self.fill(&guest, outputs);
                         }

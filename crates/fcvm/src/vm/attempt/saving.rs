@@ -33,7 +33,7 @@ use crate::{
     storage::cow,
     vm::{
         VmError,
-        control::{Reply, Saved},
+        control::{Reply, Saved, Wanted},
         guest::Guest,
         run::random,
     },
@@ -89,24 +89,24 @@ impl Attempt<'_> {
     /// Where the machine is lost on the way, or the link to it.
     pub(super) async fn snapshot(
         &mut self,
-        tag: SnapshotTag,
-        contents: Contents,
+        wanted: Wanted,
         reply: oneshot::Sender<Reply>,
         guest: &mut Guest,
     ) -> Result<(), VmError> {
         let begun = Instant::now();
-        let written = self.write(&tag, contents, guest).await;
+        let written = self.write(&wanted, guest).await;
         self.clear();
         let Written { partial, manifest, mut times } = match written {
             Ok(written) => written,
             Err(error) => {
-                let lost = matches!(error, SavingError::Vm(_));
-                let error = anyhow::Error::from(error);
-                let text = format!("{error:#}");
-                tracing::debug!(%tag, error = text, "no snapshot");
+                let error = match self.lost(error).await {
+                    Ok(lost) => anyhow::Error::from(lost),
+                    Err(error) => error.into(),
+                };
+                tracing::debug!(tag = %wanted.tag, error = format!("{error:#}"), "no snapshot");
                 // Who asked may be gone.
                 drop(reply.send(not_saved(&error)));
-                return if lost { Err(VmError::Violation { what: text }) } else { Ok(()) };
+                return error.downcast::<VmError>().map_or(Ok(()), Err);
             }
         };
         self.writing.spawn(async move {
@@ -129,12 +129,17 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn write(
-        &mut self,
-        tag: &SnapshotTag,
-        contents: Contents,
-        guest: &mut Guest,
-    ) -> Result<Written, SavingError> {
+    /// How the machine was lost, where that is why there is no snapshot.
+    async fn lost(&mut self, error: SavingError) -> Result<VmError, SavingError> {
+        match error {
+            SavingError::Vm(error) => Ok(self.settle(error).await),
+            SavingError::Hypervisor(error) if error.may_be_its_end() => Ok(self.settle(error.into()).await),
+            error => Err(error),
+        }
+    }
+
+    async fn write(&mut self, wanted: &Wanted, guest: &mut Guest) -> Result<Written, SavingError> {
+        let &Wanted { ref tag, contents, ref unnamed } = wanted;
         if !self.started {
             return Err(SavingError::NotRunning);
         }
@@ -143,7 +148,11 @@ impl Attempt<'_> {
         }
         self.clear();
         let manifest = self.manifest(tag, contents)?;
-        let partial = Store::open(self.claim.data()).begin(tag)?;
+        let store = Store::open(self.claim.data());
+        let partial = match unnamed {
+            Some(name) => store.begin_unnamed(name, tag)?,
+            None => store.begin(tag)?,
+        };
         if contents == Contents::Machine {
             self.save.ahead().await?;
             crate::failpoint::reach("saved-ahead");

@@ -6,11 +6,10 @@ use fcvm_link::channel::{ChannelError, Receiver, Sender};
 use fcvm_proto::Port;
 use tokio::net::UnixStream;
 
-use super::{Reply, Request, SOCKET, Saved};
+use super::{Reply, Request, SOCKET, Saved, Wanted};
 use crate::{
     output::sanitize,
     process::SignalNumber,
-    snapshot::{Contents, SnapshotTag},
     state::{Registry, Status, VmName, VmState},
 };
 
@@ -182,8 +181,8 @@ impl Client {
     ///
     /// # Errors
     /// Where the owner cannot make it, or ends.
-    pub async fn snapshot(mut self, tag: &SnapshotTag, contents: Contents) -> Result<Saved, ControlError> {
-        match self.ask(Request::Snapshot { tag: tag.clone(), contents }).await? {
+    pub async fn snapshot(mut self, wanted: Wanted) -> Result<Saved, ControlError> {
+        match self.ask(Request::Snapshot(wanted)).await? {
             Reply::Saved(saved) => Ok(saved),
             Reply::NotSaved { reason, hint } => Err(ControlError::NotSaved {
                 name: self.name,

@@ -48,12 +48,18 @@ pub enum Request {
     /// Another name for the VM.
     Rename(String),
     /// A snapshot, whose tag is free. Answered by `Saved` once it is whole.
-    Snapshot {
-        /// What it is to be called.
-        tag: SnapshotTag,
-        /// What it is to have.
-        contents: Contents,
-    },
+    Snapshot(Wanted),
+}
+
+/// A snapshot that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// What it is to be called.
+    pub tag: SnapshotTag,
+    /// What it is to have.
+    pub contents: Contents,
+    /// Of one that is to have no name, the place that the client has reserved for it.
+    pub unnamed: Option<String>,
 }
 
 /// What a client gets.
