@@ -15,7 +15,7 @@ use fcvm::{
     snapshot::{
         Contents, Cpu, Engine, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotTag, Store,
     },
-    storage::DataDir,
+    storage::{DataDir, cow},
 };
 use fcvm_proto::PROTOCOL;
 use fcvm_testkit::{Entry, Layer, LoopMount, Output, TestEnv, needs_programs, needs_root, noise, skip};
@@ -506,6 +506,74 @@ fn root_a_full_disk_is_told_and_nothing_is_left() {
     assert!(names(&small).is_empty());
     assert!(mounted.free() + (64 << 10) > free, "{} of {free} bytes are free", mounted.free());
     drop((small, mounted));
+}
+
+/// A data directory of `make setup-btrfs`; unmounted when dropped.
+struct Btrfs(PathBuf);
+
+impl Btrfs {
+    /// Runs the script; what it said.
+    fn set_up(&self, size: &str) -> Result<String, String> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/setup-btrfs.sh");
+        let output = Command::new(script).env("FCVM_DATA_DIR", &self.0).env("SIZE", size).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Bytes that are free, once all is written.
+    fn free(&self) -> u64 {
+        let directory = File::open(&self.0).unwrap();
+        rustix::fs::syncfs(&directory).unwrap();
+        let found = rustix::fs::fstatvfs(&directory).unwrap();
+        found.f_bfree * found.f_frsize
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        let ended = Command::new("umount").arg(&self.0).status();
+        assert!(ended.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn root_on_a_btrfs_in_a_file_copies_take_no_space() {
+    if !needs_root() || !needs_programs(&["mkfs.btrfs", "losetup", "findmnt", "mountpoint", "blkid"]) {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("mine"), "x").unwrap();
+    let btrfs = Btrfs(data.clone());
+    let refused = btrfs.set_up("256M").unwrap_err();
+    assert!(refused.contains("is not empty") && refused.contains("hint: "), "{refused}");
+    fs::remove_file(data.join("mine")).unwrap();
+    match btrfs.set_up("256M") {
+        Err(error) if error.contains("cannot be mounted") => {
+            std::mem::forget(btrfs);
+            return skip(format!("no btrfs here: {error}"));
+        }
+        said => assert!(said.unwrap().contains("of 256M")),
+    }
+    // Once more it is the same, and larger where that is asked for.
+    fs::write(data.join("mine"), "kept").unwrap();
+    assert!(btrfs.set_up("256M").unwrap().contains("of 256M"));
+    assert!(btrfs.set_up("384M").unwrap().contains("of 384M"));
+    assert_eq!(fs::read_to_string(data.join("mine")).unwrap(), "kept");
+    assert!(btrfs.set_up("1M").unwrap_err().contains("too little"));
+
+    // What a snapshot's disk is copied by, and a clone's.
+    const SIZE: u64 = 64 << 20;
+    let (source, target) = (data.join("scratch.raw"), data.join("copy.raw"));
+    fs::write(&source, noise(usize::try_from(SIZE).unwrap())).unwrap();
+    let free = btrfs.free();
+    cow::copy(&source, &target).unwrap();
+    assert!(free - btrfs.free() < SIZE / 64, "{} of {free} bytes are free", btrfs.free());
+    // They are apart all the same.
+    flip(&target, SIZE / 2);
+    let same = Command::new("cmp").args(["-s"]).args([&source, &target]).status().unwrap();
+    assert_eq!(same.code(), Some(1));
 }
 
 #[test]

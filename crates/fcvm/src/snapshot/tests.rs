@@ -118,6 +118,45 @@ fn what_is_not_finished_leaves_nothing() {
 }
 
 #[test]
+fn one_without_a_name_is_there_while_somebody_has_it() {
+    let place = Place::new();
+    let reserved = place.store.reserve().unwrap();
+    let name = reserved.name().to_owned();
+    let tag = reserved.tag().unwrap();
+    // Whoever has it, nobody takes it for what a crash left.
+    let kept = || {
+        assert!(place.store.collect_garbage().unwrap().is_empty());
+        assert!(place.store.list().unwrap().is_empty());
+        assert_eq!(place.names(), [name.as_str()]);
+    };
+    kept();
+    let partial = place.store.begin_unnamed(&name, &tag).unwrap();
+    assert!(matches!(place.store.get_unnamed(&name), Err(SnapshotError::NoManifest { .. })));
+    fill(&partial);
+    drop(partial.commit(manifest("other")).unwrap());
+    kept();
+    let clone = place.store.get_unnamed(&name).unwrap();
+    assert_eq!((clone.tag(), &clone.manifest().tag), (&tag, &tag));
+    clone.check(&host()).unwrap();
+    reserved.trim().unwrap();
+    drop(reserved);
+    kept();
+    assert!(place.file(&name, MEMORY).exists() && !place.file(&name, SCRATCH).exists());
+    drop(clone);
+    assert_eq!(place.store.collect_garbage().unwrap().len(), 1);
+    assert!(place.names().is_empty());
+    for name in [&name, "web", "../x", ".tmp-", ".tmp-../x", ""] {
+        assert!(matches!(place.store.begin_unnamed(name, &tag), Err(SnapshotError::Gone { .. })), "{name}");
+    }
+    // One that is not finished stays with who reserved it, and goes with it.
+    let reserved = place.store.reserve().unwrap();
+    drop(place.store.begin_unnamed(reserved.name(), &tag).unwrap());
+    assert_eq!(place.names().len(), 1);
+    drop(reserved);
+    assert_eq!(place.store.collect_garbage().unwrap().len(), 1);
+}
+
+#[test]
 fn a_name_is_given_once() {
     let place = Place::new();
     let (first, second) = (place.store.begin(&tag("web")).unwrap(), place.store.begin(&tag("web")).unwrap());

@@ -71,6 +71,18 @@ enum SavingError {
     Vm(#[from] VmError),
 }
 
+impl SavingError {
+    /// What it is, so that it can be told what to do about it.
+    fn itself(self) -> anyhow::Error {
+        match self {
+            Self::Snapshot(error) => error.into(),
+            Self::Hypervisor(error) => error.into(),
+            Self::Vm(error) => error.into(),
+            error => error.into(),
+        }
+    }
+}
+
 fn not_saved(error: &anyhow::Error) -> Reply {
     Reply::NotSaved { reason: format!("{error:#}"), hint: exit::hint(error) }
 }
@@ -101,7 +113,7 @@ impl Attempt<'_> {
             Err(error) => {
                 let error = match self.lost(error).await {
                     Ok(lost) => anyhow::Error::from(lost),
-                    Err(error) => error.into(),
+                    Err(error) => error.itself(),
                 };
                 tracing::debug!(tag = %wanted.tag, error = format!("{error:#}"), "no snapshot");
                 // Who asked may be gone.
