@@ -13,7 +13,8 @@ use std::{
 use fcvm::{
     process::Owner,
     snapshot::{
-        Contents, Cpu, Engine, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotTag, Store,
+        Contents, Cpu, Engine, Host, MANIFEST, MEMORY, Manifest, Partial, SCRATCH, STATE, Snapshot,
+        SnapshotTag, Store,
     },
     storage::{DataDir, cow},
 };
@@ -80,7 +81,7 @@ fn manifest(name: &str) -> Manifest {
         "type": "bind", "source": "/srv/site", "destination": "/x", "options": [], "writable": true,
     });
     let value = json!({
-        "format": 1, "id": "0123456789abcdef".repeat(2), "tag": name, "created": "2026-01-02T03:04:05Z",
+        "format": 2, "id": "0123456789abcdef".repeat(2), "tag": name, "created": "2026-01-02T03:04:05Z",
         "contents": "machine",
         "origin": { "vm": "0123456789abcdef".repeat(2), "name": "web", "snapshot": null },
         "hypervisor": host().engine, "cpu": host().cpu,
@@ -95,7 +96,7 @@ fn manifest(name: &str) -> Manifest {
             "terminal": false, "health": null,
         },
         "image": { "reference": "localhost/hello:latest", "digest": digest },
-        "network": null, "ports": [], "files": {},
+        "network": null, "ports": [], "files": {}, "base": null,
     });
     serde_json::from_value(value).unwrap()
 }
@@ -103,7 +104,12 @@ fn manifest(name: &str) -> Manifest {
 /// Makes a snapshot: of its memory every 64th page is written.
 fn make_as(env: &TestEnv, manifest: Manifest) -> Snapshot {
     let partial = store(env).begin(&manifest.tag).unwrap();
-    if manifest.contents == Contents::Machine {
+    fill(&partial, manifest.contents);
+    partial.commit(manifest).unwrap()
+}
+
+fn fill(partial: &Partial, contents: Contents) {
+    if contents == Contents::Machine {
         fs::write(partial.path(STATE), "devices").unwrap();
         let memory = File::create(partial.path(MEMORY)).unwrap();
         memory.set_len(MEMORY_SIZE).unwrap();
@@ -115,7 +121,6 @@ fn make_as(env: &TestEnv, manifest: Manifest) -> Snapshot {
     let scratch = File::create(partial.path(SCRATCH)).unwrap();
     scratch.set_len(1 << 30).unwrap();
     scratch.write_all_at(&noise(300_000), 12_345).unwrap();
-    partial.commit(manifest).unwrap()
 }
 
 fn make(env: &TestEnv, name: &str) {
@@ -222,7 +227,7 @@ fn damage_is_found_and_told() {
     let time = fs::metadata(&memory).unwrap().modified().unwrap();
     flip(&memory, 64 * 4096 * 3);
     File::options().write(true).open(file("cut", SCRATCH)).unwrap().set_len(1 << 20).unwrap();
-    fs::write(file("newer", MANIFEST), r#"{"format":2,"more":true}"#).unwrap();
+    fs::write(file("newer", MANIFEST), r#"{"format":99,"more":true}"#).unwrap();
     fs::remove_file(file("other", MANIFEST)).unwrap();
 
     let get = |name: &str| store(&env).get(&tag(name));
@@ -245,15 +250,15 @@ fn damage_is_found_and_told() {
     assert_eq!(verified.stdout().lines().collect::<Vec<_>>(), expected);
     let all = fcvm(&env, &["verify"]);
     all.assert_code(125);
-    assert!(all.stderr.contains("has format 2, and this fcvm knows format 1"), "{}", all.stderr);
+    assert!(all.stderr.contains("has format 99, and this fcvm knows format 2"), "{}", all.stderr);
     assert_eq!(all.stdout().lines().count(), 3);
 
     let list = fcvm(&env, &["ls"]);
     assert_eq!(list.ok().lines().filter(|line| line.contains("unusable")).count(), 2);
     assert!(list.stderr.contains("warning: snapshot `newer` cannot be used"), "{}", list.stderr);
     let listed = json(&env, &["ls", "--json"]);
-    assert!(listed[3]["error"].as_str().unwrap().contains("has format 2") && listed[3]["id"].is_null());
-    refused(&env, &["inspect", "newer"], "has format 2");
+    assert!(listed[3]["error"].as_str().unwrap().contains("has format 99") && listed[3]["id"].is_null());
+    refused(&env, &["inspect", "newer"], "has format 99");
     refused(&env, &["export", "cut", "-o", "x"], "`scratch.raw` has 1048576 bytes");
     assert!(!env.root().join("x").exists());
     assert_eq!(fcvm(&env, &["rm", "cut", "flipped", "newer", "other"]).ok(), "cut\nflipped\nnewer\nother");
@@ -574,6 +579,36 @@ fn root_on_a_btrfs_in_a_file_copies_take_no_space() {
     flip(&target, SIZE / 2);
     let same = Command::new("cmp").args(["-s"]).args([&source, &target]).status().unwrap();
     assert_eq!(same.code(), Some(1));
+
+    // A snapshot onto another one: of its memory one page is new.
+    let store = Store::open(&DataDir::open(Some(data)).unwrap());
+    let make = |name: &str, base: Option<&str>| {
+        let mut partial = store.begin(&tag(name)).unwrap();
+        if let Some(base) = base {
+            partial.share(store.get(&tag(base)).unwrap()).unwrap();
+        }
+        fill(&partial, Contents::Machine);
+        if base.is_some() {
+            flip(&partial.path(MEMORY), 64 * 4096 * 3);
+        }
+        partial.commit(manifest(name)).unwrap()
+    };
+    let first = make("first", None);
+    let free = btrfs.free();
+    let second = make("second", Some("first"));
+    let base = second.manifest().base.clone().unwrap();
+    assert_eq!((&base.tag, &base.id), (first.tag(), &first.manifest().id));
+    // Every page that was written is with three that were not.
+    assert_eq!(base.shared_bytes, (1024 - 1) * (16 << 10));
+    let taken = free - btrfs.free();
+    assert!(taken < 2 << 20, "{taken} bytes");
+    assert!(first.verify().unwrap().is_empty() && second.verify().unwrap().is_empty());
+    let differing = Command::new("cmp").arg("-l").args([first.path(MEMORY), second.path(MEMORY)]).output();
+    assert_eq!(String::from_utf8(differing.unwrap().stdout).unwrap().lines().count(), 1);
+    // Neither needs the other.
+    drop(first);
+    store.remove(&tag("first")).unwrap();
+    assert!(second.verify().unwrap().is_empty());
 }
 
 #[test]

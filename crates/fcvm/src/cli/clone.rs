@@ -26,6 +26,10 @@ pub struct Create {
     /// Save the disk alone: a clone boots, and its container starts again with the files that it had written
     #[arg(long)]
     pub disk_only: bool,
+    /// Share with this snapshot what of the memory is the same, so that only the difference takes space: where
+    /// the data directory is on btrfs or XFS
+    #[arg(long, value_name = "BASE_TAG", conflicts_with = "disk_only")]
+    pub diff: Option<SnapshotTag>,
     /// Print how long it took to standard error, and how long the VM stood still
     #[arg(long)]
     pub timings: bool,

@@ -47,6 +47,7 @@ fn fork(args: &Args, store: &Store, data: &DataDir, printer: &Printer) -> anyhow
     let wanted = Wanted {
         tag: unnamed.tag().context("a snapshot without a name has an odd place")?,
         contents: Contents::Machine,
+        base: None,
         unnamed: Some(unnamed.name().to_owned()),
     };
     block_on(async { Client::connect(&vm, &registry).await?.snapshot(wanted).await })??;

@@ -44,6 +44,10 @@ pub enum SnapshotError {
     Engine { tag: SnapshotTag, needed: String, found: String },
     #[error("snapshot `{tag}` has an agent that speaks protocol {found}, and this fcvm speaks {PROTOCOL}")]
     Protocol { tag: SnapshotTag, found: u16 },
+    #[error("snapshot `{tag}` is of a disk alone: there is no memory to share")]
+    NoMemory { tag: SnapshotTag },
+    #[error("the file system of `{path}` has no reflinks: files there share nothing")]
+    NotShared { path: PathBuf },
     #[error("snapshot `{tag}` is damaged: its file `{file}` is missing")]
     Missing { tag: SnapshotTag, file: String },
     #[error("snapshot `{tag}` is damaged: its file `{file}` has {found} bytes, and had {recorded}")]
@@ -110,6 +114,10 @@ impl SnapshotError {
             Self::Format { .. } => "use the fcvm that made it, or make it again".into(),
             Self::Host { .. } => "use it on such a host, or make it again on this one".into(),
             Self::Engine { .. } => "use that hypervisor, or make the snapshot again with this one".into(),
+            Self::NotShared { .. } => {
+                "leave out --diff, or use a data directory on btrfs or XFS: `make setup-btrfs` makes one"
+                    .into()
+            }
             Self::Protocol { .. } => "use the fcvm that made it, or make it again with this one".into(),
             Self::Archive { .. } => FETCH_AGAIN.into(),
             Self::ReadArchive { source, .. }

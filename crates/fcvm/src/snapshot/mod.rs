@@ -14,6 +14,7 @@
 
 mod archive;
 mod blocks;
+mod difference;
 mod digest;
 mod error;
 mod host;
@@ -35,8 +36,8 @@ pub use archive::{export, import};
 pub use error::SnapshotError;
 pub use host::Host;
 pub use manifest::{
-    Asset, ContainerRecord, Contents, Cpu, Engine, FORMAT, FileRecord, ImageRecord, MachineRecord, Manifest,
-    Origin, Stamp,
+    Asset, BaseRecord, ContainerRecord, Contents, Cpu, Engine, FORMAT, FileRecord, ImageRecord,
+    MachineRecord, Manifest, Origin, Stamp,
 };
 pub(crate) use needs::{assets, user_of_image};
 pub use partial::Partial;

@@ -14,7 +14,9 @@ use rustix::{
 };
 
 use super::{
-    FileRecord, MANIFEST, Manifest, Snapshot, SnapshotError, SnapshotTag, Stamp, digest,
+    FileRecord, MANIFEST, Manifest, Snapshot, SnapshotError, SnapshotTag, Stamp,
+    difference::Difference,
+    digest,
     lock::{DirectoryLock, Owning},
     read::MAX_MANIFEST,
 };
@@ -27,6 +29,8 @@ pub struct Partial {
     tag: SnapshotTag,
     directory: Place,
     lock: DirectoryLock,
+    /// What its memory file is to share with another one.
+    difference: Option<Difference>,
 }
 
 /// Where it is written.
@@ -62,7 +66,7 @@ impl Partial {
                 Owning::Owned(lock) => {
                     failpoint::reach("snapshot-begun");
                     let directory = Place::Own { root: root.to_owned(), directory };
-                    return Ok(Self { tag: tag.clone(), directory, lock });
+                    return Ok(Self { tag: tag.clone(), directory, lock, difference: None });
                 }
                 // Another command took it for what a crash left: it removes it, or has.
                 Owning::Busy | Owning::Absent => {}
@@ -73,7 +77,7 @@ impl Partial {
     /// One in a directory that another one has reserved.
     pub(super) fn lent(directory: PathBuf, tag: &SnapshotTag, lock: DirectoryLock) -> Self {
         failpoint::reach("snapshot-begun");
-        Self { tag: tag.clone(), directory: Place::Lent(directory), lock }
+        Self { tag: tag.clone(), directory: Place::Lent(directory), lock, difference: None }
     }
 
     /// What it is to be called.
@@ -89,13 +93,24 @@ impl Partial {
         self.directory.path().join(name)
     }
 
+    /// Has its memory file share what is the same with another snapshot's.
+    ///
+    /// # Errors
+    /// Where that one has no memory, or files cannot share anything here.
+    pub fn share(&mut self, base: Snapshot) -> Result<(), SnapshotError> {
+        self.difference = Some(Difference::begin(base, self.directory.path())?);
+        Ok(())
+    }
+
     /// Makes it a snapshot, whole and durable, as its manifest says. The records of its files are made
     /// here: which files there are to be, its contents say; what the manifest says of them is not looked at.
     ///
     /// # Errors
     /// Where a file is missing or cannot be read, something cannot be written, or there is a snapshot of
     /// that name by now. Nothing is left then.
-    pub fn commit(self, mut manifest: Manifest) -> Result<Snapshot, SnapshotError> {
+    pub fn commit(mut self, mut manifest: Manifest) -> Result<Snapshot, SnapshotError> {
+        let difference = self.difference.take();
+        manifest.base = difference.map(|difference| difference.end(self.directory.path())).transpose()?;
         manifest.files = self.records(manifest.contents.files())?;
         self.finish(manifest)
     }
@@ -107,6 +122,7 @@ impl Partial {
         files: BTreeMap<String, FileRecord>,
     ) -> Result<Snapshot, SnapshotError> {
         manifest.files = files;
+        manifest.base = None;
         for (name, record) in &mut manifest.files {
             let path = self.path(name);
             record.stamp =
@@ -165,7 +181,7 @@ impl Partial {
 
     /// Gives the directory its name, unless another one has it.
     fn publish(self, manifest: Manifest) -> Result<Snapshot, SnapshotError> {
-        let Self { tag, directory, lock } = self;
+        let Self { tag, directory, lock, .. } = self;
         let (root, directory) = match directory {
             Place::Own { root, directory } => (root, directory),
             Place::Lent(directory) => return Ok(Snapshot { tag, directory, manifest, _lock: lock }),

@@ -244,7 +244,7 @@ fn a_damaged_one_is_listed_and_can_be_removed() {
     }
     let path = place.file("cut", MANIFEST);
     fs::write(&path, &fs::read(&path).unwrap()[..100]).unwrap();
-    fs::write(place.file("newer", MANIFEST), r#"{"format":2}"#).unwrap();
+    fs::write(place.file("newer", MANIFEST), r#"{"format":99}"#).unwrap();
     fs::remove_file(place.file("none", MANIFEST)).unwrap();
     let listed = place.store.list().unwrap();
     let errors: Vec<_> = listed.iter().map(|listed| listed.manifest.as_ref().unwrap_err()).collect();
@@ -252,7 +252,7 @@ fn a_damaged_one_is_listed_and_can_be_removed() {
         errors.as_slice(),
         [
             SnapshotError::Json { .. },
-            SnapshotError::Format { found: 2, .. },
+            SnapshotError::Format { found: 99, .. },
             SnapshotError::NoManifest { .. }
         ]
     ));
@@ -435,7 +435,7 @@ fn an_archive_of_something_else_is_refused() {
         (Forged::new().file(STATE).compress(), "does not begin with"),
         (Forged::new().entry(EntryType::Symlink, MANIFEST, b"").compress(), "does not begin with"),
         (Forged::new().entry(EntryType::Regular, MANIFEST, b"{}").compress(), "not what fcvm writes"),
-        (Forged::new().entry(EntryType::Regular, MANIFEST, b"{\"format\":2}").compress(), "has format 2"),
+        (Forged::new().entry(EntryType::Regular, MANIFEST, b"{\"format\":99}").compress(), "has format 99"),
         (
             Forged::with(|manifest| manifest.machine.base.path = "/etc/shadow".into()).files().compress(),
             "of another host",

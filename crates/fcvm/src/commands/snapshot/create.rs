@@ -25,8 +25,11 @@ pub(super) fn run(
     if store.get(&arguments.tag).is_ok() {
         return Err(SnapshotError::Exists { tag: arguments.tag.clone() }.into());
     }
+    if let Some(base) = &arguments.diff {
+        store.get(base)?;
+    }
     let contents = if arguments.disk_only { Contents::Disk } else { Contents::Machine };
-    let wanted = Wanted { tag: arguments.tag.clone(), contents, unnamed: None };
+    let wanted = Wanted { tag: arguments.tag.clone(), contents, base: arguments.diff.clone(), unnamed: None };
     let saved = block_on(async { Client::connect(&vm, &registry).await?.snapshot(wanted).await })??;
     printer.data(&arguments.tag)?;
     if arguments.timings {

@@ -151,7 +151,7 @@ impl Attempt<'_> {
     }
 
     async fn write(&mut self, wanted: &Wanted, guest: &mut Guest) -> Result<Written, SavingError> {
-        let &Wanted { ref tag, contents, ref unnamed } = wanted;
+        let &Wanted { ref tag, contents, ref base, ref unnamed } = wanted;
         if !self.started {
             return Err(SavingError::NotRunning);
         }
@@ -161,10 +161,13 @@ impl Attempt<'_> {
         self.clear();
         let manifest = self.manifest(tag, contents)?;
         let store = Store::open(self.claim.data());
-        let partial = match unnamed {
+        let mut partial = match unnamed {
             Some(name) => store.begin_unnamed(name, tag)?,
             None => store.begin(tag)?,
         };
+        if let Some(base) = base {
+            partial.share(store.get(base)?)?;
+        }
         if contents == Contents::Machine {
             self.save.ahead().await?;
             crate::failpoint::reach("saved-ahead");
@@ -288,6 +291,7 @@ impl Attempt<'_> {
             network: state.network.clone(),
             ports: state.ports.clone(),
             files: std::collections::BTreeMap::new(),
+            base: None,
         })
     }
 

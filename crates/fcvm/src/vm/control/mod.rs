@@ -58,6 +58,8 @@ pub struct Wanted {
     pub tag: SnapshotTag,
     /// What it is to have.
     pub contents: Contents,
+    /// A snapshot with which its memory is to share what is the same.
+    pub base: Option<SnapshotTag>,
     /// Of one that is to have no name, the place that the client has reserved for it.
     pub unnamed: Option<String>,
 }
