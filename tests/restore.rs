@@ -158,8 +158,12 @@ fn vm_clones_go_on_as_others_and_the_source_as_itself() {
 #[test]
 fn vm_clones_draw_other_random_numbers() {
     let Some(env) = vm() else { return };
-    start(&env, "source", "while :; do sleep 1000; done");
+    let run = ["-d", "--name", "source", "-m", "256m", "--network", "none", "hello"];
+    env.run(&run).args(["sh", "-c", "while :; do sleep 1000; done"]).run().assert_code(0);
     snapshot(&env, "source", "warm");
+    let refused = fcvm(&env, &["snapshot", "run", "--snapshot", "warm", "--network", "rootless"]);
+    refused.assert_code(125);
+    assert!(refused.stderr.contains("was made without a network"), "{}", refused.stderr);
     let drawn: BTreeSet<_> = (0..3)
         .map(|_| {
             let script = "head -c 16 /dev/urandom | od -An -tx1";

@@ -101,6 +101,9 @@ pub struct Run {
     /// Firecracker's program, where the snapshot is of a VM that Firecracker ran
     #[arg(long, env = "FCVM_FIRECRACKER", value_name = "FILE")]
     pub firecracker: Option<PathBuf>,
+    /// Guest agent, where the snapshot is of a disk alone [default: fc-agent beside fcvm or in ../libexec/fcvm]
+    #[arg(long, env = "FCVM_AGENT", value_name = "FILE")]
+    pub agent: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Network")]
     pub network: Network,
 }

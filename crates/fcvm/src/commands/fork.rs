@@ -80,6 +80,7 @@ fn clone(args: Args, store: &Store, data: &DataDir, printer: &Printer) -> anyhow
         log_max_size: args.log_max_size,
         timings: false,
         firecracker: args.firecracker,
+        agent: None,
         network: args.network,
     };
     of(&snapshot, None, arguments, Starter::Parent(parent), data, printer)

@@ -119,11 +119,16 @@ impl Assets {
     ///
     /// # Errors
     /// As of [`again`](Self::again), and where there is no agent.
-    pub fn anew(machine: &MachineRecord, data: &DataDir, scratch: PathBuf) -> Result<Self, SetupError> {
+    pub fn anew(
+        machine: &MachineRecord,
+        agent: Option<&Path>,
+        data: &DataDir,
+        scratch: PathBuf,
+    ) -> Result<Self, SetupError> {
         let before = Self::of_before(machine, data, scratch, PathBuf::new())?;
         let directory = before.kernel.parent().unwrap_or(Path::new("/")).to_owned();
         let kernel = Kernel::in_directory(directory)?;
-        let agent = agent::find(None)?;
+        let agent = agent::find(agent)?;
         let agent_digest = agent::digest(&agent, data)?;
         let initrd = find_initrd(&kernel, &agent, agent_digest, data)?;
         Ok(Self { kernel_release: kernel.release, initrd, agent_digest, ..before })

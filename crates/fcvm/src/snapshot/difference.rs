@@ -12,7 +12,6 @@
 use std::{
     fs::{self, File},
     io,
-    ops::Range,
     os::unix::fs::FileExt as _,
     path::Path,
 };
@@ -23,7 +22,6 @@ use rustix::{
 };
 
 use super::{BaseRecord, Contents, MEMORY, Snapshot, SnapshotError, blocks};
-use crate::storage::cow;
 
 /// What is compared, and shared or not, at a time. Less would share more, in more extents: those cost time
 /// whenever the file is copied.
@@ -88,7 +86,6 @@ fn merge(from: &File, to: &File, length: u64) -> io::Result<u64> {
     let unit = usize::try_from(UNIT).map_err(io::Error::other)?;
     let (mut new, mut old) = (vec![0; unit], vec![0; unit]);
     let (mut at, mut same) = (0, 0);
-    let mut differing = Range { start: 0, end: 0 };
     while at < length {
         let data = next_data(from, at, length)?.min(next_data(to, at, length)?);
         let start = (data - data % UNIT).max(at);
@@ -101,18 +98,13 @@ fn merge(from: &File, to: &File, length: u64) -> io::Result<u64> {
         from.read_exact_at(new, start)?;
         to.read_exact_at(old, start)?;
         if new != old {
-            if differing.end == start {
-                differing.end = end;
-            } else {
-                cow::range(from, to, differing)?;
-                differing = start..end;
-            }
+            // Written, and not taken over as a reflink: of a file that goes, that would keep all around it.
+            to.write_all_at(new, start)?;
         } else if new.iter().any(|byte| *byte != 0) {
             same += end - start;
         }
         at = end;
     }
-    cow::range(from, to, differing)?;
     Ok(same)
 }
 

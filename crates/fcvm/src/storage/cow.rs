@@ -1,6 +1,6 @@
 //! Copies of disk images that cost as little as the file system allows.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::Path};
+use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
 use rustix::{
     fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek},
@@ -42,15 +42,6 @@ fn sparse(from: &File, to: &File) -> io::Result<()> {
         at = end;
     }
     Ok(())
-}
-
-/// Makes these bytes of a file those of another one, which is as long: as reflinks where the file system has
-/// them and they are whole blocks.
-///
-/// # Errors
-/// Where either file fails.
-pub fn range(from: &File, to: &File, bytes: Range<u64>) -> io::Result<()> {
-    extent(from, to, bytes.start, bytes.end)
 }
 
 /// Copies the bytes from `start` to `end`, in the kernel where it can.

@@ -1,6 +1,10 @@
 //! `fcvm snapshot run`: VMs that go on from a snapshot.
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+};
 
 use anyhow::Context as _;
 use fcvm_proto::{Container, ExecRequest, ExecTarget, Job, session::LinkKey};
@@ -18,7 +22,7 @@ use crate::{
         Saved, Wanted,
     },
     image::{Store as Images, StoredImage},
-    network::{Behind, HostPort, Ports, Publish, Request, can_make_taps},
+    network::{Behind, HostPort, Mode, Ports, Publish, Request, can_make_taps},
     output::{Printer, USUAL_SIZE},
     process::{Owner, SignalNumber},
     setup::Assets,
@@ -74,7 +78,7 @@ pub(in crate::commands) fn of(
         cpu: Cpu::of_this_host().context("failed to find out which processor this host has")?,
     };
     snapshot.check(&host)?;
-    let assets = assets(snapshot, &*hypervisor, data)?;
+    let assets = assets(snapshot, arguments.agent.as_deref(), &*hypervisor, data)?;
     let image = image(manifest, data, printer)?;
     let _lock =
         image.hold().with_context(|| format!("failed to lock image `{}`", manifest.image.reference))?;
@@ -200,13 +204,18 @@ fn engine(manifest: &Manifest, arguments: &Run, data: &DataDir) -> anyhow::Resul
         "firecracker" => Choice::Firecracker,
         _ => Choice::Qemu,
     };
-    // Nothing boots: what kernel KVM can run has been seen.
+    // What kernel KVM can run has been seen: this one's.
     let wanted = Wanted { choice, firecracker: arguments.firecracker.as_deref(), own_kernel: true };
     Ok(hypervisor::select(&wanted, data)?.hypervisor)
 }
 
 /// What it runs with, and boots from where it has to.
-fn assets(snapshot: &Snapshot, hypervisor: &dyn Hypervisor, data: &DataDir) -> anyhow::Result<Assets> {
+fn assets(
+    snapshot: &Snapshot,
+    agent: Option<&Path>,
+    hypervisor: &dyn Hypervisor,
+    data: &DataDir,
+) -> anyhow::Result<Assets> {
     let machine = &snapshot.manifest().machine;
     let scratch = snapshot.path(SCRATCH);
     match snapshot.manifest().contents {
@@ -215,7 +224,7 @@ fn assets(snapshot: &Snapshot, hypervisor: &dyn Hypervisor, data: &DataDir) -> a
             let (cpus, memory_mib) = (machine.cpus, machine.memory_mib);
             let request = hypervisor::Request { cpus, memory_mib, options: &MachineOptions::default() };
             request.check(hypervisor, &HostMemory::now())?;
-            Ok(Assets::anew(machine, data, scratch)?)
+            Ok(Assets::anew(machine, agent, data, scratch)?)
         }
     }
 }
@@ -232,10 +241,17 @@ fn request(arguments: &Run, manifest: &Manifest) -> anyhow::Result<Request> {
     if let Some(saved) = &manifest.network {
         options.network = options.network.or(Some(saved.mode));
         options.rootless_driver = options.rootless_driver.or(saved.driver);
+        let networks = [options.network, Some(saved.mode)].map(|mode| mode != Some(Mode::None));
+        anyhow::ensure!(
+            manifest.contents == Contents::Disk || networks[0] == networks[1],
+            "snapshot `{}` was made {} a network, and what goes on from it has the same devices",
+            manifest.tag,
+            if networks[1] { "with" } else { "without" }
+        );
         // Its devices are as they are.
-        options.mac_address = Some(saved.mac);
+        options.mac_address = networks[0].then_some(saved.mac);
     }
-    if options.publish.is_empty() && options.network != Some(crate::network::Mode::None) {
+    if options.publish.is_empty() && options.network != Some(Mode::None) {
         let one = |port: u16| Ports { first: port, last: port };
         options.publish.extend(manifest.ports.iter().map(|port| Publish {
             address: None,
