@@ -11,7 +11,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 # Tests by (part of a) name, and their output as it comes: make test FILTER=image STREAM=1
 export FILTER STREAM
 
-.PHONY: help demo deps build setup-fcvm test test-unit test-fast test-all test-root test-firecracker test-restore soak \
+.PHONY: help demo deps build setup-fcvm setup-btrfs test test-unit test-fast test-all test-root test-firecracker test-restore soak \
 	lint fmt fmt-check clippy bench bench-quick bench-fuse bench-fuse-quick bench-network \
 	bench-network-quick bench-clone bench-clone-quick bench-uffd bench-uffd-quick docs man clean
 
@@ -32,6 +32,9 @@ build: deps ## Build fcvm and the guest's agent, optimized, into target/
 
 setup-fcvm: build ## Build, then install kernel, base disk and initrd with `fcvm setup`
 	@scripts/fcvm.sh setup
+
+setup-btrfs: ## Make a data directory in which copies cost nothing, a btrfs in a file: FCVM_DATA_DIR=, SIZE= (root)
+	@FCVM_DATA_DIR="$(FCVM_DATA_DIR)" SIZE="$(SIZE)" IMAGE="$(IMAGE)" scripts/setup-btrfs.sh
 
 test: ## Run every test that can run here: as root test-root, else test-all
 	@scripts/test.sh here

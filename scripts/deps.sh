@@ -47,6 +47,7 @@ need busybox-static is_static /bin/busybox
 
 if [[ $purpose == test ]]; then
     need attr command -v setfattr
+    need btrfs-progs command -v mkfs.btrfs
     need fuse3 command -v fusermount3
     need docker-registry command -v docker-registry
     need iperf3 command -v iperf3

@@ -185,6 +185,30 @@ fn vm_fcvm_killed_while_it_cleans_up_leaves_nothing() {
 }
 
 #[test]
+fn vm_a_machine_that_dies_while_it_is_saved_leaves_no_snapshot() {
+    let Some(env) = vm_with_failpoints() else { return };
+    let bell = Bell::new(&env);
+    for point in ["saved-ahead", "frozen", "disk-copied"] {
+        let run = env.run(&["-d", "--name", "web", "hello", "sh", "-c", LOOP]);
+        bell.stop_at(run, point).run().assert_code(0);
+        let saving = env.fcvm().args(["snapshot", "create", "web", "--tag", "half"]).spawn();
+        let owner = bell.wait();
+        env.kill_hypervisors();
+        kill_process(Pid::from_raw(owner).unwrap(), Signal::CONT).unwrap();
+        let failed = saving.wait();
+        failed.assert_code(125);
+        assert!(failed.stderr.contains("there is no snapshot of VM `web`"), "{point}: {}", failed.stderr);
+        let told = ["died", "gone"].iter().any(|word| failed.stderr.contains(word));
+        assert!(told, "{point}: {}", failed.stderr);
+        env.wait_for_processes();
+        assert_eq!(inspect(&env, "web")["status"], "exited", "{point}");
+        assert!(std::fs::read_dir(env.data().join("snapshots")).unwrap().next().is_none(), "{point}");
+        fcvm(&env, &["rm", "web"]).assert_code(0);
+        env.assert_nothing_left();
+    }
+}
+
+#[test]
 fn vm_a_supervisor_killed_before_its_parent_heard_leaves_nothing() {
     let Some(env) = vm_with_failpoints() else { return };
     let bell = Bell::new(&env);

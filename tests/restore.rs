@@ -8,11 +8,12 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use fcvm_testkit::{
-    Entry, Layer, Output, Running, TestEnv, World, needs_programs, needs_root, skip,
+    Entry, Layer, LoopMount, Output, Running, TestEnv, World, needs_programs, needs_root, skip,
     talk::{PATIENCE, echo, echo_tcp},
     world::OUTSIDE,
 };
@@ -93,8 +94,12 @@ fn assert_time(env: &TestEnv, vm: &str) {
 }
 
 fn remove(env: &TestEnv, vms: &[&str], tags: &[&str]) {
-    fcvm(env, &[&["rm", "-f"], vms].concat()).assert_code(0);
-    fcvm(env, &[&["snapshot", "rm"], tags].concat()).assert_code(0);
+    if !vms.is_empty() {
+        fcvm(env, &[&["rm", "-f"], vms].concat()).assert_code(0);
+    }
+    if !tags.is_empty() {
+        fcvm(env, &[&["snapshot", "rm"], tags].concat()).assert_code(0);
+    }
     env.assert_nothing_left();
 }
 
@@ -153,8 +158,12 @@ fn vm_clones_go_on_as_others_and_the_source_as_itself() {
 #[test]
 fn vm_clones_draw_other_random_numbers() {
     let Some(env) = vm() else { return };
-    start(&env, "source", "while :; do sleep 1000; done");
+    let run = ["-d", "--name", "source", "-m", "256m", "--network", "none", "hello"];
+    env.run(&run).args(["sh", "-c", "while :; do sleep 1000; done"]).run().assert_code(0);
     snapshot(&env, "source", "warm");
+    let refused = fcvm(&env, &["snapshot", "run", "--snapshot", "warm", "--network", "rootless"]);
+    refused.assert_code(125);
+    assert!(refused.stderr.contains("was made without a network"), "{}", refused.stderr);
     let drawn: BTreeSet<_> = (0..3)
         .map(|_| {
             let script = "head -c 16 /dev/urandom | od -An -tx1";
@@ -214,6 +223,64 @@ fn vm_generations_go_on_from_one_another() {
         serde_json::from_str(&fcvm(&env, &["snapshot", "inspect", "tag-0", "tag-1"]).ok()).unwrap();
     assert_eq!(manifests[1]["origin"]["snapshot"], manifests[0]["id"]);
     remove(&env, &["vm-0", "vm-1", "vm-2", "vm-3"], &["tag-0", "tag-1", "tag-2"]);
+}
+
+/// Counts its runs on its disk.
+const RUNS: &str = "trap 'exit 5' TERM; n=$(($(cat /runs 2> /dev/null || echo 0) + 1))
+    echo run $n on $(hostname); echo $n > /runs; while :; do sleep 0.1; done";
+/// Behind a number of runs: waits for them.
+const HAS_RUN: &str = "; until [ \"$(cat /runs)\" = $n ]; do sleep 0.1; done";
+
+#[test]
+fn vm_a_clone_of_a_disk_boots_and_its_container_starts_again() {
+    let Some(env) = vm() else { return };
+    start(&env, "first", RUNS);
+    fcvm(&env, &["rename", "first", "source"]).assert_code(0);
+    exec(
+        &env,
+        "source",
+        &format!("n=1{HAS_RUN}; echo kept > /written; echo gone > /dev/shm/memory; rm /etc/passwd"),
+    );
+    let created = fcvm(&env, &["snapshot", "create", "source", "--tag", "disk", "--disk-only"]);
+    assert_eq!(created.ok(), "disk");
+    let files = fs::read_dir(env.data().join("snapshots/disk")).unwrap();
+    let files: BTreeSet<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["manifest.json", "scratch.raw"].map(Into::into).into());
+    assert_eq!(fcvm(&env, &["snapshot", "inspect", "--format", "{{.contents}}", "disk"]).ok(), "disk");
+    let refused = fcvm(&env, &["snapshot", "run", "--snapshot", "disk", "--mem-backend", "file"]);
+    refused.assert_code(125);
+    assert!(refused.stderr.contains("of a disk alone"), "{}", refused.stderr);
+    // The source's container has run on meanwhile, and what it writes now is its own.
+    assert_eq!(exec(&env, "source", "cat /runs; echo later > /written"), "1");
+    clone(&env, "disk", "clone");
+    let id = inspect(&env, "clone", "{{.id}}");
+    assert_eq!(
+        inspect(&env, "clone", "{{.process_type}} {{.snapshot_name}} {{.memory_mib}}"),
+        "clone disk 256"
+    );
+    let follower = env.fcvm().args(["logs", "--follow", "clone"]).spawn();
+    follower.wait_for_stdout("\n");
+    drop(follower);
+    assert_eq!(fcvm(&env, &["logs", "clone"]).ok(), format!("run 2 on {}", &id[..12]));
+    let script = "cat /written; ls /dev/shm /etc/passwd; cat /etc/hostname; tr '\\0' '\\n' < /proc/1/environ | \
+        grep HOSTNAME || true";
+    let told = fcvm(&env, &["exec", "clone", "sh", "-c", script]).ok();
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines[..2], ["kept", "/dev/shm:"], "{told}");
+    assert!(lines[2..].iter().all(|line| line.trim_start_matches("HOSTNAME=") == &id[..12]), "{told}");
+    assert_eq!(machine(&env, "clone", "cat /etc/machine-id; hostname"), format!("{id}\n{}", &id[..12]));
+    assert_time(&env, "clone");
+    // It is a VM like others: it is restarted, stopped, and saved.
+    fcvm(&env, &["restart", "clone"]).assert_code(0);
+    assert_eq!(exec(&env, "clone", &format!("n=3{HAS_RUN}; hostname")), id[..12]);
+    assert_eq!(fcvm(&env, &["snapshot", "create", "clone", "--tag", "again", "--disk-only"]).ok(), "again");
+    fcvm(&env, &["stop", "clone"]).assert_code(0);
+    fcvm(&env, &["wait", "clone"]).assert_stdout("5");
+    let script = format!("n=4{HAS_RUN}; echo out; exit 7");
+    let once = fcvm(&env, &["snapshot", "run", "--snapshot", "again", "--exec", &script]);
+    once.assert_code(7);
+    assert_eq!(once.stdout(), "out\n", "{}", once.stderr);
+    remove(&env, &["source", "clone"], &["disk", "again"]);
 }
 
 #[test]
@@ -340,6 +407,217 @@ fn vm_a_killed_owner_leaves_no_half_of_a_snapshot() {
         let left = fs::read_dir(env.data().join("snapshots")).unwrap().count();
         assert_eq!(left, 0, "{stage}");
     }
+}
+
+/// What there is of snapshots, with names or without.
+fn snapshots(env: &TestEnv) -> Vec<PathBuf> {
+    let entries = fs::read_dir(env.data().join("snapshots")).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn vm_a_fork_goes_on_and_leaves_no_snapshot() {
+    let Some(env) = vm() else { return };
+    start(&env, "source", COUNTER);
+    let then = follow(&env, "source", 1);
+    let pid = inspect(&env, "source", "{{.hypervisor_process.pid}}");
+    let ids = fcvm(&env, &["fork", "source", "-n", "2", "--name", "kid"]).ok();
+    for (id, kid) in ids.lines().zip(["kid-1", "kid-2"]) {
+        assert_eq!(inspect(&env, kid, "{{.id}} {{.process_type}}"), format!("{id} clone"));
+        assert_eq!(exec(&env, kid, "hostname"), id[..12]);
+        follow(&env, kid, 1);
+        assert!(counts(&env, kid)[0] > then.saturating_sub(2));
+    }
+    assert_eq!(ids.lines().count(), 2, "{ids}");
+    follow(&env, "source", 1);
+    assert_eq!(inspect(&env, "source", "{{.hypervisor_process.pid}}"), pid);
+    // What they map is there, and nobody sees it.
+    assert_eq!(fcvm(&env, &["snapshot", "ls", "-q"]).ok(), "");
+    fcvm(&env, &["gc"]).assert_code(0);
+    let [place] = &snapshots(&env)[..] else { panic!("{:?}", snapshots(&env)) };
+    assert!(place.join("memory.bin").exists() && !place.join("scratch.raw").exists());
+    // One that cannot be is not the other's affair; and a clone forks as well.
+    fcvm(&env, &["rm", "-f", "kid-1"]).assert_code(0);
+    let half = fcvm(&env, &["fork", "kid-2", "-n", "2", "--name", "kid"]);
+    half.assert_code(125);
+    assert_eq!(half.stdout().lines().collect::<Vec<_>>(), [inspect(&env, "kid-1", "{{.id}}")]);
+    assert!(half.stderr.contains("`kid-2`"), "{}", half.stderr);
+    follow(&env, "kid-1", 1);
+    let one = fcvm(&env, &["fork", "kid-1", "--name", "grandchild", "--rm"]).ok();
+    assert_eq!(inspect(&env, "grandchild", "{{.id}}"), one);
+    let unknown = fcvm(&env, &["fork", "nosuch"]);
+    unknown.assert_code(125);
+    assert!(unknown.stderr.contains("nosuch"), "{}", unknown.stderr);
+    // The last of its clones takes each of them with it.
+    fcvm(&env, &["kill", "kid-1", "kid-2", "grandchild", "source"]).assert_code(0);
+    env.wait_for_processes();
+    assert!(snapshots(&env).is_empty(), "{:?}", snapshots(&env));
+    fcvm(&env, &["rm", "source", "kid-1", "kid-2"]).assert_code(0);
+    env.assert_nothing_left();
+}
+
+#[test]
+fn vm_a_fork_that_is_killed_leaves_no_snapshot() {
+    let Some(env) = vm() else { return };
+    if VARIABLE.is_empty() {
+        return skip("fcvm was built without --features fcvm/failpoints");
+    }
+    start(&env, "source", COUNTER);
+    for stage in ["snapshot-reserved", "fork-saved", "fork-started"] {
+        let fork = env.fcvm().args(["fork", "source", "--name", "kid", "--rm"]);
+        assert_eq!(fork.env(VARIABLE, format!("{stage}=kill")).run().code(), 137, "{stage}");
+        assert_eq!(snapshots(&env).len(), 1, "{stage}");
+        fcvm(&env, &["gc"]).assert_code(0);
+        // One that runs has it; its end is that of the snapshot.
+        let runs = stage == "fork-started";
+        assert_eq!(snapshots(&env).len(), usize::from(runs), "{stage}");
+        if runs {
+            follow(&env, "kid", 1);
+            fcvm(&env, &["stop", "kid"]).assert_code(0);
+            assert!(snapshots(&env).is_empty());
+        }
+    }
+    follow(&env, "source", 1);
+    remove(&env, &["source"], &[]);
+    // Its owner dies in the middle of it.
+    let run = env.run(&["-d", "--rm", "--name", "vm", "-m", "256m", "hello", "sh", "-c", COUNTER]);
+    run.env(VARIABLE, "disk-copied=kill").run().assert_code(0);
+    let failed = fcvm(&env, &["fork", "vm"]);
+    failed.assert_code(125);
+    assert!(failed.stderr.contains("`vm` ended before it answered"), "{}", failed.stderr);
+    assert!(snapshots(&env).is_empty());
+    env.wait_for_processes();
+    fcvm(&env, &["gc"]).assert_code(0);
+    env.assert_nothing_left();
+}
+
+/// The stages of a clone's start, by its owner.
+const STARTING: [&str; 15] = [
+    "claimed",
+    "network-allocated",
+    "signals-heard",
+    "scratch-copied",
+    "spools-made",
+    "launched",
+    "hypervisor-recorded",
+    "link-connected",
+    "hello",
+    "plan-sent",
+    "restored",
+    "volumes-connected",
+    "streams-open",
+    "control-listens",
+    "running-recorded",
+];
+
+/// A clone in the foreground, which stands still at a stage.
+fn held(env: &TestEnv, from: &[&str], stage: &str) -> Running {
+    let run = env.fcvm().args(["snapshot", "run", "--name", "held"]).args(from);
+    let running = run.env(VARIABLE, format!("{stage}=stop")).spawn();
+    running.wait_until_stopped();
+    running
+}
+
+#[test]
+fn vm_a_clone_that_is_killed_while_it_starts_leaves_nothing_and_the_snapshot_whole() {
+    let Some(env) = vm() else { return };
+    if VARIABLE.is_empty() {
+        return skip("fcvm was built without --features fcvm/failpoints");
+    }
+    start(&env, "source", COUNTER);
+    snapshot(&env, "source", "warm");
+    fcvm(&env, &["rm", "-f", "source"]).assert_code(0);
+    for stage in STARTING {
+        let running = held(&env, &["--snapshot", "warm"], stage);
+        assert_eq!(env.kill(running).code(), 137, "{stage}");
+        assert!(env.list().is_empty(), "{stage}");
+        env.assert_nothing_left();
+    }
+    assert_eq!(fcvm(&env, &["snapshot", "verify", "warm"]).ok(), "");
+    clone(&env, "warm", "clone");
+    follow(&env, "clone", 1);
+    remove(&env, &["clone"], &["warm"]);
+}
+
+#[test]
+fn vm_clones_that_start_while_their_server_ends_end_too() {
+    let Some(env) = vm() else { return };
+    start(&env, "source", COUNTER);
+    snapshot(&env, "source", "warm");
+    fcvm(&env, &["rm", "-f", "source"]).assert_code(0);
+    // Asked to end when the first of several runs.
+    let (server, pid) = serve(&env, "warm");
+    let from = ["--pid", &pid.to_string()];
+    let names = ["a-1", "a-2", "a-3", "a-4", "a-5"];
+    let runs = |name: &str| env.fcvm().args(["snapshot", "run", "-d", "--name", name]).args(from).spawn();
+    let starting = names.map(runs);
+    starting[0].wait_for_stdout("\n");
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    server.wait().assert_code(0);
+    for (name, running) in names.iter().zip(starting) {
+        let output = running.wait();
+        if output.code() == 0 {
+            fcvm(&env, &["wait", name]);
+            fcvm(&env, &["rm", name]).assert_code(0);
+        } else {
+            assert!([125, 143].contains(&output.code()), "{name}: {}", output.code());
+            assert!(output.code() == 143 || output.stderr.contains("error:"), "{name}: {}", output.stderr);
+        }
+    }
+    env.assert_nothing_left();
+    if VARIABLE.is_empty() {
+        return skip("fcvm was built without --features fcvm/failpoints");
+    }
+    // Killed at any moment of a start.
+    for stage in ["claimed", "scratch-copied", "launched", "link-connected", "restored", "control-listens"] {
+        let (server, pid) = serve(&env, "warm");
+        let running = held(&env, &["--pid", &pid.to_string()], stage);
+        let clone = Pid::from_raw(running.pid()).unwrap();
+        assert_eq!(server.kill().code(), 137);
+        kill_process(clone, Signal::CONT).unwrap();
+        let output = running.wait();
+        assert_eq!(output.code(), 125, "{stage}: {}", output.stderr);
+        let told = format!("page server {pid}");
+        assert!(output.stderr.contains(&told), "{stage}: {}", output.stderr);
+        fcvm(&env, &["gc"]).assert_code(0);
+        env.assert_nothing_left();
+    }
+    remove(&env, &[], &["warm"]);
+}
+
+#[test]
+fn root_vm_a_full_disk_leaves_no_snapshot_and_the_source_runs_on() {
+    if !needs_root() || !needs_programs(&["mkfs.ext4", "mount"]) {
+        return;
+    }
+    let Some(env) = vm() else { return };
+    let mounted = match LoopMount::new(512 << 20) {
+        Ok(mounted) => mounted,
+        Err(reason) => return skip(format!("no loop device: {reason}")),
+    };
+    let data = mounted.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let env = env.with_data(data);
+    env.import("hello", &Layer::new().busybox().to_tar());
+    start(&env, "source", COUNTER);
+    exec(&env, "source", "head -c 40000000 /dev/urandom > /large; sync");
+    let filler = mounted.fill(12 << 20);
+    let free = mounted.free();
+    for more in [&[][..], &["--disk-only"]] {
+        let failed = fcvm(&env, &[&["snapshot", "create", "source", "--tag", "half"], more].concat());
+        failed.assert_code(125);
+        assert!(failed.stderr.contains("No space left on device"), "{}", failed.stderr);
+        assert!(failed.stderr.contains("hint: free s"), "{}", failed.stderr);
+        assert!(snapshots(&env).is_empty(), "{:?}", snapshots(&env));
+        assert!(mounted.free() + (1 << 20) > free, "{} of {free} bytes are free", mounted.free());
+        assert_eq!(exec(&env, "source", "echo written > /small && wc -c < /large"), "40000000");
+    }
+    fs::remove_file(filler).unwrap();
+    snapshot(&env, "source", "whole");
+    clone(&env, "whole", "clone");
+    assert_eq!(exec(&env, "clone", "cat /small"), "written");
+    remove(&env, &["source", "clone"], &["whole"]);
+    drop((env, mounted));
 }
 
 #[test]

@@ -13,10 +13,12 @@ use std::{
 use fcvm::{
     process::Owner,
     snapshot::{
-        Contents, Cpu, Engine, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotTag, Store,
+        Contents, Cpu, Engine, Host, MANIFEST, MEMORY, Manifest, Partial, SCRATCH, STATE, Snapshot,
+        SnapshotTag, Store,
     },
-    storage::DataDir,
+    storage::{DataDir, cow},
 };
+use fcvm_proto::PROTOCOL;
 use fcvm_testkit::{Entry, Layer, LoopMount, Output, TestEnv, needs_programs, needs_root, noise, skip};
 use serde_json::{Value, json};
 
@@ -79,11 +81,11 @@ fn manifest(name: &str) -> Manifest {
         "type": "bind", "source": "/srv/site", "destination": "/x", "options": [], "writable": true,
     });
     let value = json!({
-        "format": 1, "id": "0123456789abcdef".repeat(2), "tag": name, "created": "2026-01-02T03:04:05Z",
+        "format": 2, "id": "0123456789abcdef".repeat(2), "tag": name, "created": "2026-01-02T03:04:05Z",
         "contents": "machine",
         "origin": { "vm": "0123456789abcdef".repeat(2), "name": "web", "snapshot": null },
         "hypervisor": host().engine, "cpu": host().cpu,
-        "protocol": 1, "link_key": "fedcba9876543210".repeat(2),
+        "protocol": PROTOCOL, "link_key": "fedcba9876543210".repeat(2),
         "machine": {
             "cpus": 1, "memory_mib": 256, "kernel_arguments": null, "huge_pages": false,
             "kernel": asset("kernels/old/vmlinux"), "initrd": asset("initrd/old.cpio"),
@@ -94,7 +96,7 @@ fn manifest(name: &str) -> Manifest {
             "terminal": false, "health": null,
         },
         "image": { "reference": "localhost/hello:latest", "digest": digest },
-        "network": null, "ports": [], "files": {},
+        "network": null, "ports": [], "files": {}, "base": null,
     });
     serde_json::from_value(value).unwrap()
 }
@@ -102,7 +104,12 @@ fn manifest(name: &str) -> Manifest {
 /// Makes a snapshot: of its memory every 64th page is written.
 fn make_as(env: &TestEnv, manifest: Manifest) -> Snapshot {
     let partial = store(env).begin(&manifest.tag).unwrap();
-    if manifest.contents == Contents::Machine {
+    fill(&partial, manifest.contents);
+    partial.commit(manifest).unwrap()
+}
+
+fn fill(partial: &Partial, contents: Contents) {
+    if contents == Contents::Machine {
         fs::write(partial.path(STATE), "devices").unwrap();
         let memory = File::create(partial.path(MEMORY)).unwrap();
         memory.set_len(MEMORY_SIZE).unwrap();
@@ -114,7 +121,6 @@ fn make_as(env: &TestEnv, manifest: Manifest) -> Snapshot {
     let scratch = File::create(partial.path(SCRATCH)).unwrap();
     scratch.set_len(1 << 30).unwrap();
     scratch.write_all_at(&noise(300_000), 12_345).unwrap();
-    partial.commit(manifest).unwrap()
 }
 
 fn make(env: &TestEnv, name: &str) {
@@ -221,7 +227,7 @@ fn damage_is_found_and_told() {
     let time = fs::metadata(&memory).unwrap().modified().unwrap();
     flip(&memory, 64 * 4096 * 3);
     File::options().write(true).open(file("cut", SCRATCH)).unwrap().set_len(1 << 20).unwrap();
-    fs::write(file("newer", MANIFEST), r#"{"format":2,"more":true}"#).unwrap();
+    fs::write(file("newer", MANIFEST), r#"{"format":99,"more":true}"#).unwrap();
     fs::remove_file(file("other", MANIFEST)).unwrap();
 
     let get = |name: &str| store(&env).get(&tag(name));
@@ -244,15 +250,15 @@ fn damage_is_found_and_told() {
     assert_eq!(verified.stdout().lines().collect::<Vec<_>>(), expected);
     let all = fcvm(&env, &["verify"]);
     all.assert_code(125);
-    assert!(all.stderr.contains("has format 2, and this fcvm knows format 1"), "{}", all.stderr);
+    assert!(all.stderr.contains("has format 99, and this fcvm knows format 2"), "{}", all.stderr);
     assert_eq!(all.stdout().lines().count(), 3);
 
     let list = fcvm(&env, &["ls"]);
     assert_eq!(list.ok().lines().filter(|line| line.contains("unusable")).count(), 2);
     assert!(list.stderr.contains("warning: snapshot `newer` cannot be used"), "{}", list.stderr);
     let listed = json(&env, &["ls", "--json"]);
-    assert!(listed[3]["error"].as_str().unwrap().contains("has format 2") && listed[3]["id"].is_null());
-    refused(&env, &["inspect", "newer"], "has format 2");
+    assert!(listed[3]["error"].as_str().unwrap().contains("has format 99") && listed[3]["id"].is_null());
+    refused(&env, &["inspect", "newer"], "has format 99");
     refused(&env, &["export", "cut", "-o", "x"], "`scratch.raw` has 1048576 bytes");
     assert!(!env.root().join("x").exists());
     assert_eq!(fcvm(&env, &["rm", "cut", "flipped", "newer", "other"]).ok(), "cut\nflipped\nnewer\nother");
@@ -505,6 +511,110 @@ fn root_a_full_disk_is_told_and_nothing_is_left() {
     assert!(names(&small).is_empty());
     assert!(mounted.free() + (64 << 10) > free, "{} of {free} bytes are free", mounted.free());
     drop((small, mounted));
+}
+
+/// A data directory of `make setup-btrfs`; unmounted when dropped.
+struct Btrfs(PathBuf);
+
+impl Btrfs {
+    /// Runs the script; what it said.
+    fn set_up(&self, size: &str) -> Result<String, String> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/setup-btrfs.sh");
+        let output = Command::new(script).env("FCVM_DATA_DIR", &self.0).env("SIZE", size).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Bytes that are free, once all is written.
+    fn free(&self) -> u64 {
+        let directory = File::open(&self.0).unwrap();
+        rustix::fs::syncfs(&directory).unwrap();
+        let found = rustix::fs::fstatvfs(&directory).unwrap();
+        found.f_bfree * found.f_frsize
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        let ended = Command::new("umount").arg(&self.0).status();
+        assert!(ended.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn root_on_a_btrfs_in_a_file_copies_take_no_space() {
+    if !needs_root() || !needs_programs(&["mkfs.btrfs", "losetup", "findmnt", "mountpoint", "blkid"]) {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("mine"), "x").unwrap();
+    let btrfs = Btrfs(data.clone());
+    let refused = btrfs.set_up("256M").unwrap_err();
+    assert!(refused.contains("is not empty") && refused.contains("hint: "), "{refused}");
+    fs::remove_file(data.join("mine")).unwrap();
+    match btrfs.set_up("256M") {
+        Err(error) if error.contains("cannot be mounted") => {
+            std::mem::forget(btrfs);
+            return skip(format!("no btrfs here: {error}"));
+        }
+        said => assert!(said.unwrap().contains("of 256M")),
+    }
+    // Once more it is the same, and larger where that is asked for.
+    fs::write(data.join("mine"), "kept").unwrap();
+    assert!(btrfs.set_up("256M").unwrap().contains("of 256M"));
+    assert!(btrfs.set_up("384M").unwrap().contains("of 384M"));
+    assert_eq!(fs::read_to_string(data.join("mine")).unwrap(), "kept");
+    assert!(btrfs.set_up("1M").unwrap_err().contains("too little"));
+
+    // What a snapshot's disk is copied by, and a clone's.
+    const SIZE: u64 = 64 << 20;
+    let (source, target) = (data.join("scratch.raw"), data.join("copy.raw"));
+    fs::write(&source, noise(usize::try_from(SIZE).unwrap())).unwrap();
+    let free = btrfs.free();
+    cow::copy(&source, &target).unwrap();
+    assert!(free - btrfs.free() < SIZE / 64, "{} of {free} bytes are free", btrfs.free());
+    // They are apart all the same.
+    flip(&target, SIZE / 2);
+    let same = Command::new("cmp").args(["-s"]).args([&source, &target]).status().unwrap();
+    assert_eq!(same.code(), Some(1));
+
+    // A snapshot onto another one: of its memory two pages are new, one of them amid many others.
+    const MANY: u64 = 32 << 20;
+    let store = Store::open(&DataDir::open(Some(data)).unwrap());
+    let make = |name: &str, base: Option<&str>| {
+        let mut partial = store.begin(&tag(name)).unwrap();
+        if let Some(base) = base {
+            partial.share(store.get(&tag(base)).unwrap()).unwrap();
+        }
+        fill(&partial, Contents::Machine);
+        let memory = File::options().write(true).open(partial.path(MEMORY)).unwrap();
+        memory.write_all_at(&noise(usize::try_from(MANY).unwrap()), MEMORY_SIZE / 2).unwrap();
+        memory.sync_all().unwrap();
+        if base.is_some() {
+            flip(&partial.path(MEMORY), 64 * 4096 * 3);
+            flip(&partial.path(MEMORY), MEMORY_SIZE / 2 + MANY / 2);
+        }
+        partial.commit(manifest(name)).unwrap()
+    };
+    let first = make("first", None);
+    let free = btrfs.free();
+    let second = make("second", Some("first"));
+    let base = second.manifest().base.clone().unwrap();
+    assert_eq!((&base.tag, &base.id), (first.tag(), &first.manifest().id));
+    // A page that was written alone is with three that were not.
+    let alone = (MEMORY_SIZE - MANY) / (64 * 4096);
+    assert_eq!(base.shared_bytes, (alone - 1) * (16 << 10) + MANY - (16 << 10));
+    let taken = free - btrfs.free();
+    assert!(taken < 2 << 20, "{taken} bytes");
+    assert!(first.verify().unwrap().is_empty() && second.verify().unwrap().is_empty());
+    let differing = Command::new("cmp").arg("-l").args([first.path(MEMORY), second.path(MEMORY)]).output();
+    assert_eq!(String::from_utf8(differing.unwrap().stdout).unwrap().lines().count(), 2);
+    // Neither needs the other.
+    drop(first);
+    store.remove(&tag("first")).unwrap();
+    assert!(second.verify().unwrap().is_empty());
 }
 
 #[test]

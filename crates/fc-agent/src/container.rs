@@ -34,7 +34,7 @@ use tokio::{
 
 use crate::{
     descriptor::Descriptor, directory::Directory, exec::Running, guest::clock, podman, reaper::Reaper,
-    terminal::Terminal, volumes::Mounts,
+    renamed, terminal::Terminal, volumes::Mounts,
 };
 
 /// Bytes moved at a time: as much as a pipe of ours holds.
@@ -101,7 +101,10 @@ impl Runs<'_> {
     /// # Errors
     /// Where Podman cannot be run.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let mut arguments = podman::run_arguments(self.name, self.container);
+        let mut arguments = match self.container.exists {
+            true => again(self.container)?,
+            false => podman::run_arguments(self.name, self.container),
+        };
         let mut size = self.container.terminal;
         loop {
             let status = run(&mut self, &arguments, &mut size).await?;
@@ -117,9 +120,16 @@ impl Runs<'_> {
                     None => return Ok(()),
                 }
             }
-            arguments = podman::start_arguments(self.name, self.container);
+            arguments = again(self.container)?;
         }
     }
+}
+
+/// Arguments of Podman for the container that is there.
+fn again(container: &Container) -> anyhow::Result<Vec<String>> {
+    let id = fs::read_to_string(podman::ID_FILE).context("no container is on the scratch disk")?;
+    renamed::install().context("failed to write the container's name")?;
+    Ok(podman::start_arguments(id.trim(), container))
 }
 
 /// Runs the container to its end; the status as Podman gives it.

@@ -131,8 +131,9 @@ impl Machine {
         }
     }
 
-    /// Nothing on the scratch disk changes any more until [`thaw`](Self::thaw), once the host has heard of it.
-    pub(crate) fn freeze(&mut self) {
+    /// Nothing on the scratch disk changes any more until [`thaw`](Self::thaw), once the host has heard of it,
+    /// by the number that it gave.
+    pub(crate) fn freeze(&mut self, number: u64) {
         // A machine that goes on from a snapshot is to be quick, and this one is not yet one.
         if let Err(error) = self.diagnosis.load() {
             tracing::debug!(error = format!("{error:#}"), "connections will not be ended");
@@ -144,14 +145,12 @@ impl Machine {
         let outbox = self.outbox.clone();
         let told = move |frozen: std::io::Result<()>| {
             let failed = frozen.err().map(|error| error.to_string());
-            drop(outbox.blocking_send(ToHost::Frozen(failed)));
+            drop(outbox.blocking_send(ToHost::Frozen(number, failed)));
         };
-        // One that is frozen thaws first.
-        self.frozen = None;
-        match Frozen::begin(told) {
+        match Frozen::begin(self.frozen.take(), told) {
             Ok(frozen) => self.frozen = Some(frozen),
             Err(error) => {
-                let answer = ToHost::Frozen(Some(error.to_string()));
+                let answer = ToHost::Frozen(number, Some(error.to_string()));
                 if self.outbox.try_send(answer).is_err() {
                     tracing::warn!("the host does not hear that the disk is not frozen");
                 }
@@ -161,7 +160,9 @@ impl Machine {
 
     /// The scratch disk may change again.
     pub(crate) fn thaw(&mut self) {
-        self.frozen = None;
+        if let Some(frozen) = &mut self.frozen {
+            frozen.thaw();
+        }
     }
 
     /// Becomes what the host says of a guest that goes on from a snapshot; once for each epoch.

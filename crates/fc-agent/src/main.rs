@@ -29,6 +29,7 @@ mod machine;
 mod podman;
 mod power;
 mod reaper;
+mod renamed;
 mod session;
 mod sys;
 mod tcp;
@@ -47,6 +48,16 @@ use rustix::process::getpid;
 static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 
 fn main() -> ExitCode {
+    if renamed::is_this_process() {
+        return match renamed::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Podman passes it on.
+                log::console(&format!("fc-agent: {error:#}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
     if !getpid().is_init() {
         // The only thing a host may ask of this program.
         return log::console(&format!(

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use fcvm_proto::{Container, Volume};
 
-use crate::reaper::Reaper;
+use crate::{reaper::Reaper, renamed};
 
 /// The program, part of the base disk.
 pub(crate) const PROGRAM: &str = "/usr/bin/podman";
@@ -17,8 +17,8 @@ pub(crate) const PROGRAM: &str = "/usr/bin/podman";
 pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where Podman writes the process id of the container's first process.
 pub(crate) const PID_FILE: &str = "/run/fcvm/container.pid";
-/// Where Podman writes the container's id.
-pub(crate) const ID_FILE: &str = "/run/fcvm/container.id";
+/// Where Podman writes the container's id: on the disk that the container is on.
+pub(crate) const ID_FILE: &str = "/var/lib/containers/fcvm-container.id";
 
 /// What Podman says when it is called; its end goes into the error.
 const LOG: &str = "/run/fcvm/podman.log";
@@ -132,16 +132,18 @@ pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
     arguments
 }
 
-/// Arguments of `podman start` for the container that [`run_arguments`] made.
-pub(crate) fn start_arguments(name: &str, container: &Container) -> Vec<String> {
-    let mut arguments: Vec<String> = ["start", "--attach", SIG_PROXY].map(String::from).into();
+/// Arguments of `podman start` for the container that [`run_arguments`] made, here or in the guest whose
+/// disk this one's is a copy of.
+pub(crate) fn start_arguments(id: &str, container: &Container) -> Vec<String> {
+    let mut arguments = vec![format!("--hooks-dir={}", renamed::HOOKS)];
+    arguments.extend(["start", "--attach", SIG_PROXY].map(String::from));
     if container.terminal.is_some() {
         arguments.push("--detach-keys=".into());
     }
     if container.interactive {
         arguments.push("--interactive".into());
     }
-    arguments.push(name.to_owned());
+    arguments.push(id.to_owned());
     arguments
 }
 

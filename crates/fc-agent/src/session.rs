@@ -104,7 +104,7 @@ async fn session(
                     machine.wish(Wish::Restart);
                 }
                 Some(ToGuest::Ping(number)) => sender.send(&ToHost::Pong(number)).await?,
-                Some(ToGuest::Freeze) => machine.freeze(),
+                Some(ToGuest::Freeze(number)) => machine.freeze(number),
                 Some(ToGuest::Thaw) => machine.thaw(),
                 Some(ToGuest::Restore(restore)) => {
                     let failed = machine.restore(&restore).err().map(|error| format!("{error:#}"));

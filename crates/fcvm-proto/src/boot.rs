@@ -132,4 +132,7 @@ pub struct Container {
     pub interactive: bool,
     /// A terminal of that size for the container; it has no error output then.
     pub terminal: Option<TerminalSize>,
+    /// Whether it is on the scratch disk already, as it was when that was copied, and starts again: what
+    /// else is said here of how it is to be made has been said before.
+    pub exists: bool,
 }

@@ -42,8 +42,9 @@ pub enum ToGuest {
     Restart,
     /// To be answered with the same number.
     Ping(u64),
-    /// Sync the scratch file system and let nothing change it until `Thaw`. Answered by `Frozen`.
-    Freeze,
+    /// Sync the scratch file system and let nothing change it until `Thaw`. Answered by `Frozen` with the
+    /// same number, which no other one has: an answer may come after the host has lost patience.
+    Freeze(u64),
     /// It may be changed again.
     Thaw,
     /// Answers the `Hello` of a guest that goes on from a snapshot. Answered by `Restored`.
@@ -62,8 +63,8 @@ pub enum ToHost {
     Ended(Outcome),
     /// The answer to `Ping`.
     Pong(u64),
-    /// The answer to `Freeze`: why it is not frozen, where it is not.
-    Frozen(Option<String>),
+    /// The answer to the `Freeze` of that number: why it is not frozen, where it is not.
+    Frozen(u64, Option<String>),
     /// The answer to `Restore`: why the guest is not what it was told to be, where it is not.
     Restored(Option<String>),
 }
@@ -190,14 +191,14 @@ mod tests {
         assert_eq!(
             frame::encode(&ToGuest::Start(Box::new(plan))).unwrap(),
             [
-                93, 0, 0, 0, // length
+                94, 0, 0, 0, // length
                 0, 1, b'i', 1, b'n', 1, b'h', 3, 1, 4, 1, 1, b'a', 1, b'b', 1, 1, b'd', // plan
                 1, 1, b's', 1, 1, b'o', // its resolver
                 1, 1, 2, 3, 4, 5, 6, 1, 9, 1, 0, 7, 8, 9, 10, 30, // its interface
                 2, 0, 0, 0, 0, 0, 0, 1, 1, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, // its routes
                 0, 11, 11, 11, 11, 32, 0, // the other
                 0, // volumes
-                0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
+                0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
             ]
         );
         let orders: [(ToGuest, &[u8]); 8] = [
@@ -207,7 +208,7 @@ mod tests {
             (ToGuest::PowerOff, &[4]),
             (ToGuest::Restart, &[5]),
             (ToGuest::Ping(6), &[6, 6]),
-            (ToGuest::Freeze, &[7]),
+            (ToGuest::Freeze(200), &[7, 200, 1]),
             (ToGuest::Thaw, &[8]),
         ];
         for (message, body) in orders {
@@ -222,7 +223,7 @@ mod tests {
                 &[2, 1, 0, 1, b'f'],
             ),
             (ToHost::Pong(4), &[3, 4]),
-            (ToHost::Frozen(None), &[4, 0]),
+            (ToHost::Frozen(5, None), &[4, 5, 0]),
             (ToHost::Restored(Some("r".into())), &[5, 1, 1, b'r']),
         ];
         for (message, body) in cases {

@@ -34,4 +34,4 @@ pub use volume::{Lane, Volume, VolumeKind};
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.
-pub const PROTOCOL: u16 = 7;
+pub const PROTOCOL: u16 = 8;

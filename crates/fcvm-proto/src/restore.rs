@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  host                                             guest
-//!   |-- Freeze ------------------------------------>|  the scratch file system is synced and stands still
-//!   |<--------------------------------- Frozen -----|
+//!   |-- Freeze N ---------------------------------->|  the scratch file system is synced and stands still
+//!   |<--------------------------------- Frozen N ---|
 //!   |   the machine is paused, saved, and goes on
 //!   |-- Thaw -------------------------------------->|
 //!

@@ -13,7 +13,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{RecvTimeoutError, Sender, channel},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -39,21 +39,34 @@ pub(crate) struct Frozen {
     file: File,
     stage: Arc<Mutex<Stage>>,
     /// Its end ends the thread.
-    _thread: Sender<()>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Frozen {
-    /// Freezes it, which waits until all that was written is on the disk; `told` hears how that went.
+    /// Freezes it, which waits until all that was written is on the disk, and before until it has thawed from
+    /// the last time; `told` hears how that went.
     ///
     /// # Errors
     /// Where it cannot be begun.
-    pub(crate) fn begin(told: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn begin(
+        last: Option<Self>,
+        told: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let last = last.and_then(|mut last| {
+            last.thaw();
+            last.thread.take()
+        });
         let file = File::open(SCRATCH)?;
         let (sender, stopped) = channel();
         let other = file.try_clone()?;
         let stage = Arc::new(Mutex::new(Stage::Freezing));
         let shared = Arc::clone(&stage);
-        thread::Builder::new().name("freeze".into()).spawn(move || {
+        let thread = thread::Builder::new().name("freeze".into()).spawn(move || {
+            // One that is late still freezes it, and then thaws it.
+            if last.is_some_and(|last| last.join().is_err()) {
+                tracing::debug!("the last thread that froze it panicked");
+            }
             let frozen = sys::freeze(&other);
             let failed = frozen.is_err();
             if !failed {
@@ -70,13 +83,19 @@ impl Frozen {
                 end(&shared, &other);
             }
         })?;
-        Ok(Self { file, stage, _thread: sender })
+        Ok(Self { file, stage, stop: Some(sender), thread: Some(thread) })
+    }
+
+    /// It may be changed again: now, or as soon as it is frozen.
+    pub(crate) fn thaw(&mut self) {
+        end(&self.stage, &self.file);
+        self.stop = None;
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        end(&self.stage, &self.file);
+        self.thaw();
     }
 }
 

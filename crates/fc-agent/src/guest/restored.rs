@@ -11,7 +11,7 @@ use super::{clock, connections, entropy, identity, interfaces};
 use crate::exec::Running;
 
 /// Where Podman keeps the files that a container has in its `/etc`.
-const CONTAINERS: &str = "/run/containers/storage/overlay-containers";
+pub(crate) const CONTAINERS: &str = "/run/containers/storage/overlay-containers";
 
 /// Time and randomness first: whoever runs already needs them. `had` is what its interfaces were set up to be.
 ///

@@ -11,7 +11,7 @@ use crate::{snapshot::SnapshotTag, state::VmName};
 /// Make a snapshot of a VM that runs: of its memory, devices and disk.
 ///
 /// The VM stands still for some milliseconds, and goes on. `fcvm snapshot run` starts others that go on from
-/// the same moment.
+/// the same moment; where only the disk was saved, others that boot with it.
 #[derive(Debug, clap::Args)]
 pub struct Create {
     /// The VM: its name, or how its id begins
@@ -23,6 +23,13 @@ pub struct Create {
     /// What the snapshot is to be called
     #[arg(long)]
     pub tag: SnapshotTag,
+    /// Save the disk alone: a clone boots, and its container starts again with the files that it had written
+    #[arg(long)]
+    pub disk_only: bool,
+    /// Share with this snapshot what of the memory is the same, so that only the difference takes space: where
+    /// the data directory is on btrfs or XFS
+    #[arg(long, value_name = "BASE_TAG", conflicts_with = "disk_only")]
+    pub diff: Option<SnapshotTag>,
     /// Print how long it took to standard error, and how long the VM stood still
     #[arg(long)]
     pub timings: bool,
@@ -52,7 +59,8 @@ pub struct Serve {
 /// Start a VM that goes on from a snapshot: a clone.
 ///
 /// It has a name, an id, a network, ports and a disk of its own, the host's time, and other random numbers.
-/// What was running runs on from where it was; connections to others are gone.
+/// What was running runs on from where it was; connections to others are gone. From a snapshot of a disk alone
+/// it boots, and the container starts again.
 #[derive(Debug, clap::Args)]
 #[command(args_override_self = true)]
 pub struct Run {
@@ -93,6 +101,9 @@ pub struct Run {
     /// Firecracker's program, where the snapshot is of a VM that Firecracker ran
     #[arg(long, env = "FCVM_FIRECRACKER", value_name = "FILE")]
     pub firecracker: Option<PathBuf>,
+    /// Guest agent, where the snapshot is of a disk alone [default: fc-agent beside fcvm or in ../libexec/fcvm]
+    #[arg(long, env = "FCVM_AGENT", value_name = "FILE")]
+    pub agent: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Network")]
     pub network: Network,
 }

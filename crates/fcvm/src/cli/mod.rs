@@ -5,6 +5,7 @@ pub mod completions;
 pub mod cp;
 pub mod events;
 pub mod exec;
+pub mod fork;
 pub mod gc;
 pub mod health;
 pub mod image;
@@ -70,6 +71,7 @@ pub enum Command {
     Podman(podman::Command),
     Ls(ls::Args),
     Exec(exec::Args),
+    Fork(Box<fork::Args>),
     Cp(cp::Args),
     Logs(logs::Args),
     Top(top::Args),

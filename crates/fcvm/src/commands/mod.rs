@@ -6,6 +6,7 @@ pub mod cp;
 mod environment;
 pub mod events;
 pub mod exec;
+pub mod fork;
 pub mod gc;
 pub mod image;
 pub mod inspect;
@@ -80,6 +81,7 @@ fn run(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
         Command::Podman(command) => podman::run(command, role, &data, printer),
         Command::Ls(args) => ls::run(&args, &data, printer),
         Command::Exec(args) => exec::run(args, &data, printer),
+        Command::Fork(args) => fork::run(*args, role, &data, printer),
         Command::Cp(args) => cp::run(args, &data, printer),
         Command::Logs(args) => logs::run(args, &data, printer),
         Command::Stop(args) => stop::run(&args, &data, printer),

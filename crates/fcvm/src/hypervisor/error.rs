@@ -356,7 +356,7 @@ impl HypervisorError {
                 "use --hypervisor qemu, or let this user open /dev/net/tun".into(),
             ),
             Self::SaveMemory { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(
-                "free some space, or choose another data directory with --data-dir".into(),
+                "free some space, for instance with `fcvm snapshot prune`, or choose another data directory with --data-dir".into(),
             ),
             Self::SaveMemory { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(
                 "the kernel keeps processes from reading others' memory: see kernel.yama.ptrace_scope".into(),

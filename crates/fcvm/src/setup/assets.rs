@@ -107,17 +107,45 @@ impl Assets {
     /// # Errors
     /// Where one is gone or another.
     pub fn again(machine: &MachineRecord, data: &DataDir, scratch: PathBuf) -> Result<Self, SetupError> {
+        // What is in it has been running since.
+        let initrd = data.root().join(&machine.initrd.path);
+        if !initrd.exists() {
+            return Err(SetupError::Missing { path: initrd });
+        }
+        Self::of_before(machine, data, scratch, initrd)
+    }
+
+    /// The same, to boot once more: with the agent of now.
+    ///
+    /// # Errors
+    /// As of [`again`](Self::again), and where there is no agent.
+    pub fn anew(
+        machine: &MachineRecord,
+        agent: Option<&Path>,
+        data: &DataDir,
+        scratch: PathBuf,
+    ) -> Result<Self, SetupError> {
+        let before = Self::of_before(machine, data, scratch, PathBuf::new())?;
+        let directory = before.kernel.parent().unwrap_or(Path::new("/")).to_owned();
+        let kernel = Kernel::in_directory(directory)?;
+        let agent = agent::find(agent)?;
+        let agent_digest = agent::digest(&agent, data)?;
+        let initrd = find_initrd(&kernel, &agent, agent_digest, data)?;
+        Ok(Self { kernel_release: kernel.release, initrd, agent_digest, ..before })
+    }
+
+    fn of_before(
+        machine: &MachineRecord,
+        data: &DataDir,
+        scratch: PathBuf,
+        initrd: PathBuf,
+    ) -> Result<Self, SetupError> {
         let path = |asset: &Asset| data.root().join(&asset.path);
         for asset in [&machine.kernel, &machine.base] {
             let path = path(asset);
             if Manifest::verify(&path)? != Some(asset.sha256) {
                 return Err(SetupError::Corrupt { path });
             }
-        }
-        // What is in it has been running since.
-        let initrd = path(&machine.initrd);
-        if !initrd.exists() {
-            return Err(SetupError::Missing { path: initrd });
         }
         Ok(Self {
             kernel: path(&machine.kernel),

@@ -66,7 +66,11 @@ impl Kernel {
 
     /// The kernel of this key, checked.
     pub(super) fn locate(data: &DataDir, key: &str) -> Result<Self, SetupError> {
-        let directory = data.kernels().join(key);
+        Self::in_directory(data.kernels().join(key))
+    }
+
+    /// The kernel of this directory, checked.
+    pub(super) fn in_directory(directory: PathBuf) -> Result<Self, SetupError> {
         let image = directory.join("vmlinux");
         let digest = Manifest::verify(&image)?.ok_or_else(|| SetupError::Corrupt { path: image.clone() })?;
         let release = directory.join("release");

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fcvm_proto::PROTOCOL;
+
 use super::{FORMAT, SnapshotTag};
 use crate::state::VmName;
 
@@ -18,6 +20,8 @@ const FETCH_AGAIN: &str = "export the snapshot again, or fetch the file again";
 pub enum SnapshotError {
     #[error("no snapshot `{tag}`")]
     Unknown { tag: SnapshotTag },
+    #[error("the snapshot without a name in `{name}` is gone: who asked for it has ended")]
+    Gone { name: String },
     #[error("snapshot `{tag}` exists")]
     Exists { tag: SnapshotTag },
     #[error("snapshot `{tag}` is in use{}", by(vms))]
@@ -38,6 +42,12 @@ pub enum SnapshotError {
     Host { tag: SnapshotTag, what: &'static str, needed: String, found: String },
     #[error("snapshot `{tag}` was made by {needed}, and {found} cannot load it")]
     Engine { tag: SnapshotTag, needed: String, found: String },
+    #[error("snapshot `{tag}` has an agent that speaks protocol {found}, and this fcvm speaks {PROTOCOL}")]
+    Protocol { tag: SnapshotTag, found: u16 },
+    #[error("snapshot `{tag}` is of a disk alone: there is no memory to share")]
+    NoMemory { tag: SnapshotTag },
+    #[error("the file system of `{path}` has no reflinks: files there share nothing")]
+    NotShared { path: PathBuf },
     #[error("snapshot `{tag}` is damaged: its file `{file}` is missing")]
     Missing { tag: SnapshotTag, file: String },
     #[error("snapshot `{tag}` is damaged: its file `{file}` has {found} bytes, and had {recorded}")]
@@ -104,6 +114,11 @@ impl SnapshotError {
             Self::Format { .. } => "use the fcvm that made it, or make it again".into(),
             Self::Host { .. } => "use it on such a host, or make it again on this one".into(),
             Self::Engine { .. } => "use that hypervisor, or make the snapshot again with this one".into(),
+            Self::NotShared { .. } => {
+                "leave out --diff, or use a data directory on btrfs or XFS: `make setup-btrfs` makes one"
+                    .into()
+            }
+            Self::Protocol { .. } => "use the fcvm that made it, or make it again with this one".into(),
             Self::Archive { .. } => FETCH_AGAIN.into(),
             Self::ReadArchive { source, .. }
                 if matches!(

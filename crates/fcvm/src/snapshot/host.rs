@@ -2,6 +2,7 @@
 
 use std::io;
 
+use fcvm_proto::PROTOCOL;
 use procfs::{CpuInfo, Current as _};
 
 use super::{Contents, Cpu, Engine, Manifest, SnapshotError, SnapshotTag};
@@ -82,6 +83,10 @@ pub(super) fn check(manifest: &Manifest, tag: &SnapshotTag, host: &Host) -> Resu
     if manifest.contents == Contents::Disk {
         return Ok(());
     }
+    // What runs in it goes on running.
+    if manifest.protocol != PROTOCOL {
+        return Err(SnapshotError::Protocol { tag: tag.clone(), found: manifest.protocol });
+    }
     if !host.engine.loads(engine) {
         let (needed, found) = (engine.title(), host.engine.title());
         return Err(SnapshotError::Engine { tag: tag.clone(), needed, found });
@@ -140,6 +145,12 @@ mod tests {
             let message = refused(change);
             assert!(message.contains(words), "{message}");
         }
+        let mut older = manifest.clone();
+        older.protocol -= 1;
+        let error = check(&older, &older.tag, &host()).unwrap_err();
+        assert!(matches!(error, SnapshotError::Protocol { .. }) && error.hint().is_some(), "{error}");
+        older.contents = Contents::Disk;
+        assert!(check(&older, &older.tag, &host()).is_ok(), "another agent boots");
         let mut patched = host();
         patched.engine.version = "v1.16.9-dev".into();
         assert!(check(&manifest, &manifest.tag, &patched).is_ok());

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Version of the manifest and of what the files mean. Another one is refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A snapshot's description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,20 @@ pub struct Manifest {
     pub ports: Vec<PortRecord>,
     /// Its files beside this one, by name.
     pub files: BTreeMap<String, FileRecord>,
+    /// The snapshot with which its memory file shared what is the same when it was made here.
+    pub base: Option<BaseRecord>,
+}
+
+/// Another snapshot, of which a memory file was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseRecord {
+    /// What it was called.
+    pub tag: SnapshotTag,
+    /// Its id.
+    pub id: String,
+    /// How much was shared, in bytes.
+    pub shared_bytes: u64,
 }
 
 /// What there is of a machine.

@@ -1,7 +1,8 @@
 //! Snapshots: machines on disk, from which any number of others can go on.
 //!
 //! ```text
-//! snapshots/TAG/             one snapshot: written under another name, renamed when it is whole
+//! snapshots/TAG/             one snapshot: written under another name, renamed when it is whole; or never,
+//!                            where it is for those alone who go on from it now (`unnamed.rs`)
 //!   manifest.json            what it is of, what it needs, what its files are: written last
 //!   state                    processors and devices, in the hypervisor's own form
 //!   memory.bin               the guest's memory, at its own offsets; what was never written are holes
@@ -13,6 +14,7 @@
 
 mod archive;
 mod blocks;
+mod difference;
 mod digest;
 mod error;
 mod host;
@@ -28,19 +30,21 @@ mod tag;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unnamed;
 
 pub use archive::{export, import};
 pub use error::SnapshotError;
 pub use host::Host;
 pub use manifest::{
-    Asset, ContainerRecord, Contents, Cpu, Engine, FORMAT, FileRecord, ImageRecord, MachineRecord, Manifest,
-    Origin, Stamp,
+    Asset, BaseRecord, ContainerRecord, Contents, Cpu, Engine, FORMAT, FileRecord, ImageRecord,
+    MachineRecord, Manifest, Origin, Stamp,
 };
 pub(crate) use needs::{assets, user_of_image};
 pub use partial::Partial;
 pub use saved::Snapshot;
 pub use store::{Listed, Pruned, Store};
 pub use tag::{ParseTagError, SnapshotTag};
+pub use unnamed::Unnamed;
 
 /// The file with the state of processors and devices.
 pub const STATE: &str = "state";

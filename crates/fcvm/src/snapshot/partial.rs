@@ -14,22 +14,41 @@ use rustix::{
 };
 
 use super::{
-    FileRecord, MANIFEST, Manifest, Snapshot, SnapshotError, SnapshotTag, Stamp, digest,
+    FileRecord, MANIFEST, Manifest, Snapshot, SnapshotError, SnapshotTag, Stamp,
+    difference::Difference,
+    digest,
     lock::{DirectoryLock, Owning},
     read::MAX_MANIFEST,
 };
 use crate::{failpoint, storage::TEMPORARY_PREFIX};
 
 /// A snapshot's directory under another name. Dropped before [`commit`](Self::commit), it is gone; of one
-/// whose process died, the next command finds that nobody has it.
+/// whose process died, the next command finds that nobody has it. One without a name stays where it is.
 #[derive(Debug)]
 pub struct Partial {
     tag: SnapshotTag,
-    /// Of all snapshots.
-    root: PathBuf,
-    /// Removed when dropped.
-    directory: tempfile::TempDir,
+    directory: Place,
     lock: DirectoryLock,
+    /// What its memory file is to share with another one.
+    difference: Option<Difference>,
+}
+
+/// Where it is written.
+#[derive(Debug)]
+enum Place {
+    /// Among all snapshots, to get its name there; removed when dropped.
+    Own { root: PathBuf, directory: tempfile::TempDir },
+    /// Another's, who has it still: there it stays.
+    Lent(PathBuf),
+}
+
+impl Place {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own { directory, .. } => directory.path(),
+            Self::Lent(directory) => directory,
+        }
+    }
 }
 
 impl Partial {
@@ -46,12 +65,19 @@ impl Partial {
             match locked.map_err(SnapshotError::io("lock", directory.path()))? {
                 Owning::Owned(lock) => {
                     failpoint::reach("snapshot-begun");
-                    return Ok(Self { tag: tag.clone(), root: root.to_owned(), directory, lock });
+                    let directory = Place::Own { root: root.to_owned(), directory };
+                    return Ok(Self { tag: tag.clone(), directory, lock, difference: None });
                 }
                 // Another command took it for what a crash left: it removes it, or has.
                 Owning::Busy | Owning::Absent => {}
             }
         }
+    }
+
+    /// One in a directory that another one has reserved.
+    pub(super) fn lent(directory: PathBuf, tag: &SnapshotTag, lock: DirectoryLock) -> Self {
+        failpoint::reach("snapshot-begun");
+        Self { tag: tag.clone(), directory: Place::Lent(directory), lock, difference: None }
     }
 
     /// What it is to be called.
@@ -67,13 +93,24 @@ impl Partial {
         self.directory.path().join(name)
     }
 
+    /// Has its memory file share what is the same with another snapshot's.
+    ///
+    /// # Errors
+    /// Where that one has no memory, or files cannot share anything here.
+    pub fn share(&mut self, base: Snapshot) -> Result<(), SnapshotError> {
+        self.difference = Some(Difference::begin(base, self.directory.path())?);
+        Ok(())
+    }
+
     /// Makes it a snapshot, whole and durable, as its manifest says. The records of its files are made
     /// here: which files there are to be, its contents say; what the manifest says of them is not looked at.
     ///
     /// # Errors
     /// Where a file is missing or cannot be read, something cannot be written, or there is a snapshot of
     /// that name by now. Nothing is left then.
-    pub fn commit(self, mut manifest: Manifest) -> Result<Snapshot, SnapshotError> {
+    pub fn commit(mut self, mut manifest: Manifest) -> Result<Snapshot, SnapshotError> {
+        let difference = self.difference.take();
+        manifest.base = difference.map(|difference| difference.end(self.directory.path())).transpose()?;
         manifest.files = self.records(manifest.contents.files())?;
         self.finish(manifest)
     }
@@ -85,6 +122,7 @@ impl Partial {
         files: BTreeMap<String, FileRecord>,
     ) -> Result<Snapshot, SnapshotError> {
         manifest.files = files;
+        manifest.base = None;
         for (name, record) in &mut manifest.files {
             let path = self.path(name);
             record.stamp =
@@ -116,7 +154,9 @@ impl Partial {
     fn finish(self, mut manifest: Manifest) -> Result<Snapshot, SnapshotError> {
         manifest.tag = self.tag.clone();
         self.remove_others(&manifest)?;
-        for name in manifest.files.keys() {
+        // What has no name is not to outlive its users, and so no crash of the host either.
+        let durable = matches!(self.directory, Place::Own { .. });
+        for name in manifest.files.keys().filter(|_| durable) {
             self.open(name)?.sync_all().map_err(SnapshotError::io("write", &self.path(name)))?;
         }
         failpoint::reach("snapshot-files-written");
@@ -129,17 +169,23 @@ impl Partial {
         let write = || {
             let mut file = File::create_new(&path)?;
             file.write_all(&bytes)?;
-            file.sync_all()
+            if durable { file.sync_all() } else { Ok(()) }
         };
         write().map_err(SnapshotError::io("write", &path))?;
-        self.lock.sync().map_err(SnapshotError::io("write", self.directory.path()))?;
+        if durable {
+            self.lock.sync().map_err(SnapshotError::io("write", self.directory.path()))?;
+        }
         failpoint::reach("snapshot-written");
         self.publish(manifest)
     }
 
     /// Gives the directory its name, unless another one has it.
     fn publish(self, manifest: Manifest) -> Result<Snapshot, SnapshotError> {
-        let Self { tag, root, directory, lock } = self;
+        let Self { tag, directory, lock, .. } = self;
+        let (root, directory) = match directory {
+            Place::Own { root, directory } => (root, directory),
+            Place::Lent(directory) => return Ok(Snapshot { tag, directory, manifest, _lock: lock }),
+        };
         let target = root.join(tag.as_str());
         match rename_new(directory.path(), &target) {
             Ok(()) => {}

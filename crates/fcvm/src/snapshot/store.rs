@@ -16,9 +16,9 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Manifest, Partial, Snapshot, SnapshotError, SnapshotTag,
+    MANIFEST, Manifest, Partial, Snapshot, SnapshotError, SnapshotTag, Unnamed,
     lock::{DirectoryLock, Owning},
-    needs, read,
+    needs, read, unnamed,
 };
 use crate::{
     failpoint,
@@ -71,6 +71,41 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Partial::make(&self.root, tag),
             Err(error) => Err(SnapshotError::io("read", &directory)(error)),
         }
+    }
+
+    /// A place for a snapshot without a name.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn reserve(&self) -> Result<Unnamed, SnapshotError> {
+        Unnamed::reserve(&self.root)
+    }
+
+    /// Begins the snapshot of a place that somebody has reserved.
+    ///
+    /// # Errors
+    /// Where nobody has.
+    pub fn begin_unnamed(&self, name: &str, tag: &SnapshotTag) -> Result<Partial, SnapshotError> {
+        let (directory, lock) = self.share_unnamed(name)?;
+        Ok(Partial::lent(directory, tag, lock))
+    }
+
+    /// A snapshot without a name, which stays while what is returned lives.
+    ///
+    /// # Errors
+    /// As of [`get`](Self::get).
+    pub fn get_unnamed(&self, name: &str) -> Result<Snapshot, SnapshotError> {
+        let (directory, lock) = self.share_unnamed(name)?;
+        let manifest = read::read(&directory)?
+            .ok_or_else(|| SnapshotError::NoManifest { path: directory.join(MANIFEST) })?;
+        Ok(Snapshot { tag: manifest.tag.clone(), directory, manifest, _lock: lock })
+    }
+
+    fn share_unnamed(&self, name: &str) -> Result<(PathBuf, DirectoryLock), SnapshotError> {
+        let gone = || SnapshotError::Gone { name: name.to_owned() };
+        let directory = unnamed::directory(&self.root, name).ok_or_else(gone)?;
+        let lock = DirectoryLock::share(&directory).map_err(SnapshotError::io("lock", &directory))?;
+        Ok((directory, lock.ok_or_else(gone)?))
     }
 
     /// A snapshot, which cannot be removed while what is returned lives. Its files are not looked at:

@@ -2,9 +2,12 @@
 
 use std::{fs, os::unix::fs::FileExt as _};
 
+use fcvm_proto::PROTOCOL;
 use serde_json::json;
 
-use super::{Cpu, Engine, Host, MEMORY, Manifest, Partial, SCRATCH, STATE, Snapshot, SnapshotTag, Store};
+use super::{
+    Cpu, Engine, FORMAT, Host, MEMORY, Manifest, Partial, SCRATCH, STATE, Snapshot, SnapshotTag, Store,
+};
 
 pub(super) fn tag(text: &str) -> SnapshotTag {
     text.parse().unwrap()
@@ -23,11 +26,11 @@ pub(super) fn manifest(tag: &str) -> Manifest {
     let file = json!({ "size": 0, "sha256": digest, "stamp": { "mtime": 0, "mtime_nanos": 0 } });
     let asset = |path: &str| json!({ "path": path, "sha256": digest });
     let value = json!({
-        "format": 1, "id": "0123456789abcdef".repeat(2), "tag": tag, "created": "2026-01-02T03:04:05Z",
+        "format": FORMAT, "id": "0123456789abcdef".repeat(2), "tag": tag, "created": "2026-01-02T03:04:05Z",
         "contents": "machine",
         "origin": { "vm": "0123456789abcdef".repeat(2), "name": "web", "snapshot": null },
         "hypervisor": host().engine, "cpu": host().cpu,
-        "protocol": 1, "link_key": "fedcba9876543210".repeat(2),
+        "protocol": PROTOCOL, "link_key": "fedcba9876543210".repeat(2),
         "machine": {
             "cpus": 1, "memory_mib": 256, "kernel_arguments": null, "huge_pages": false,
             "kernel": asset("kernels/key/vmlinux"), "initrd": asset("initrd/key.cpio"),
@@ -39,7 +42,7 @@ pub(super) fn manifest(tag: &str) -> Manifest {
         },
         "image": { "reference": "hello", "digest": digest },
         "network": null, "ports": [],
-        "files": { STATE: file, MEMORY: file, SCRATCH: file },
+        "files": { STATE: file, MEMORY: file, SCRATCH: file }, "base": null,
     });
     serde_json::from_value(value).unwrap()
 }

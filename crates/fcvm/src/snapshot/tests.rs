@@ -118,6 +118,45 @@ fn what_is_not_finished_leaves_nothing() {
 }
 
 #[test]
+fn one_without_a_name_is_there_while_somebody_has_it() {
+    let place = Place::new();
+    let reserved = place.store.reserve().unwrap();
+    let name = reserved.name().to_owned();
+    let tag = reserved.tag().unwrap();
+    // Whoever has it, nobody takes it for what a crash left.
+    let kept = || {
+        assert!(place.store.collect_garbage().unwrap().is_empty());
+        assert!(place.store.list().unwrap().is_empty());
+        assert_eq!(place.names(), [name.as_str()]);
+    };
+    kept();
+    let partial = place.store.begin_unnamed(&name, &tag).unwrap();
+    assert!(matches!(place.store.get_unnamed(&name), Err(SnapshotError::NoManifest { .. })));
+    fill(&partial);
+    drop(partial.commit(manifest("other")).unwrap());
+    kept();
+    let clone = place.store.get_unnamed(&name).unwrap();
+    assert_eq!((clone.tag(), &clone.manifest().tag), (&tag, &tag));
+    clone.check(&host()).unwrap();
+    reserved.trim().unwrap();
+    drop(reserved);
+    kept();
+    assert!(place.file(&name, MEMORY).exists() && !place.file(&name, SCRATCH).exists());
+    drop(clone);
+    assert_eq!(place.store.collect_garbage().unwrap().len(), 1);
+    assert!(place.names().is_empty());
+    for name in [&name, "web", "../x", ".tmp-", ".tmp-../x", ""] {
+        assert!(matches!(place.store.begin_unnamed(name, &tag), Err(SnapshotError::Gone { .. })), "{name}");
+    }
+    // One that is not finished stays with who reserved it, and goes with it.
+    let reserved = place.store.reserve().unwrap();
+    drop(place.store.begin_unnamed(reserved.name(), &tag).unwrap());
+    assert_eq!(place.names().len(), 1);
+    drop(reserved);
+    assert_eq!(place.store.collect_garbage().unwrap().len(), 1);
+}
+
+#[test]
 fn a_name_is_given_once() {
     let place = Place::new();
     let (first, second) = (place.store.begin(&tag("web")).unwrap(), place.store.begin(&tag("web")).unwrap());
@@ -205,7 +244,7 @@ fn a_damaged_one_is_listed_and_can_be_removed() {
     }
     let path = place.file("cut", MANIFEST);
     fs::write(&path, &fs::read(&path).unwrap()[..100]).unwrap();
-    fs::write(place.file("newer", MANIFEST), r#"{"format":2}"#).unwrap();
+    fs::write(place.file("newer", MANIFEST), r#"{"format":99}"#).unwrap();
     fs::remove_file(place.file("none", MANIFEST)).unwrap();
     let listed = place.store.list().unwrap();
     let errors: Vec<_> = listed.iter().map(|listed| listed.manifest.as_ref().unwrap_err()).collect();
@@ -213,7 +252,7 @@ fn a_damaged_one_is_listed_and_can_be_removed() {
         errors.as_slice(),
         [
             SnapshotError::Json { .. },
-            SnapshotError::Format { found: 2, .. },
+            SnapshotError::Format { found: 99, .. },
             SnapshotError::NoManifest { .. }
         ]
     ));
@@ -396,7 +435,7 @@ fn an_archive_of_something_else_is_refused() {
         (Forged::new().file(STATE).compress(), "does not begin with"),
         (Forged::new().entry(EntryType::Symlink, MANIFEST, b"").compress(), "does not begin with"),
         (Forged::new().entry(EntryType::Regular, MANIFEST, b"{}").compress(), "not what fcvm writes"),
-        (Forged::new().entry(EntryType::Regular, MANIFEST, b"{\"format\":2}").compress(), "has format 2"),
+        (Forged::new().entry(EntryType::Regular, MANIFEST, b"{\"format\":99}").compress(), "has format 99"),
         (
             Forged::with(|manifest| manifest.machine.base.path = "/etc/shadow".into()).files().compress(),
             "of another host",

@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::VmError;
+use super::{VmError, run::random};
 
 /// Orders that wait for the guest.
 const OUTBOX: usize = 16;
@@ -127,11 +127,15 @@ impl Guest {
     /// # Errors
     /// Why it is not, inside; where the link breaks, outside.
     pub(super) async fn frozen(&mut self) -> Result<Result<(), String>, VmError> {
-        self.order(ToGuest::Freeze);
+        // An answer may be late: also one to who was its host when it was saved.
+        let number = u64::from_ne_bytes(random()?);
+        self.order(ToGuest::Freeze(number));
         loop {
             match self.new_message().await.ok_or_else(|| violation("no word of its disk"))?? {
-                ToHost::Frozen(None) => return Ok(Ok(())),
-                ToHost::Frozen(Some(why)) => return Ok(Err(crate::output::sanitize(&why))),
+                ToHost::Frozen(to, failed) if to == number => {
+                    return Ok(failed.map_or(Ok(()), |why| Err(crate::output::sanitize(&why))));
+                }
+                ToHost::Frozen(..) => tracing::debug!("its disk was frozen too late for who asked"),
                 message => self.keep(message)?,
             }
         }
@@ -144,6 +148,11 @@ impl Guest {
         }
         self.early.push_back(message);
         Ok(())
+    }
+
+    /// Whether it has said so much already that its job has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.early.iter().any(|message| matches!(message, ToHost::Ended(_)))
     }
 
     /// Becomes the next session with the same guest: whoever opens streams does so there.
@@ -252,6 +261,48 @@ mod tests {
         let ToGuest::Start(told) = agent.await.unwrap() else { panic!("another order") };
         assert!((before..=now()).contains(&told.time_unix_nanos), "{}", told.time_unix_nanos);
         drop(guest);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_came_too_late_is_not_that_of_the_next_question() {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let (heard, first_heard) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let mut pipe = GuestPipe::new(far, KEY);
+            let (_, io) = pipe.accept().await.unwrap();
+            let (mut link, driver) = multiplex(io, Role::Guest);
+            tokio::spawn(async move { drop(driver.await) });
+            let (_, control) = link.incoming.accept().await.unwrap();
+            let (read, write) = tokio::io::split(control);
+            let (mut orders, mut hellos) = (Receiver::<ToGuest, _>::new(read), Sender::new(write));
+            hellos.send(&hello()).await.unwrap();
+            let mut answers = hellos.retype::<ToHost>();
+            let mut freeze = async || loop {
+                if let ToGuest::Freeze(number) = orders.receive().await.unwrap().unwrap() {
+                    return number;
+                }
+            };
+            let first = freeze().await;
+            heard.send(()).unwrap();
+            let second = freeze().await;
+            let ended = ToHost::Ended(fcvm_proto::Outcome::Status(3));
+            let late = ToHost::Frozen(first, None);
+            for answer in [late, ToHost::Pong(7), ended, ToHost::Frozen(second, Some("busy".into()))] {
+                answers.send(&answer).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        });
+        let mut guest = Guest::connect(near, KEY, ID, ToGuest::Start(Box::new(plan()))).await.unwrap();
+        tokio::select! {
+            answer = guest.frozen() => panic!("{answer:?}"),
+            heard = first_heard => heard.unwrap(),
+        }
+        assert_eq!(guest.frozen().await.unwrap(), Err("busy".to_owned()));
+        // What else came meanwhile is not lost.
+        assert!(guest.has_ended());
+        assert!(matches!(guest.message().await, Some(Ok(ToHost::Pong(7)))));
+        assert!(matches!(guest.message().await, Some(Ok(ToHost::Ended(_)))));
+        assert!(!guest.has_ended());
     }
 
     fn hello() -> Hello {

@@ -55,5 +55,5 @@ pub use builder::GuestBuilder;
 pub use detach_keys::DetachKeys;
 pub use error::VmError;
 pub use exec::{Ends, ExecError, exec, exec_id};
-pub use run::{Input, Origin, Output, Plan, Starter, run};
+pub use run::{Input, Origin, Output, Plan, SavedMachine, Starter, run};
 pub use timings::Timings;

@@ -78,25 +78,32 @@ pub struct Plan {
     pub maps: Vec<Map>,
     /// How it reaches others.
     pub network: Request,
-    /// What the machine goes on from, instead of booting: its job is under way there.
+    /// The snapshot that it is a clone of.
     pub origin: Option<Origin>,
     /// Whether who waits for the start sees where its time went.
     pub tell_timings: bool,
 }
 
-/// What a machine goes on from.
+/// What a clone is made of.
 #[derive(Debug)]
 pub struct Origin {
     /// The snapshot's id.
     pub id: String,
-    /// The machine.
-    pub saved: Saved,
     /// The scratch disk.
     pub scratch: PathBuf,
-    /// Opens sessions with its agent.
-    pub link_key: LinkKey,
+    /// What it goes on from instead of booting, where there is more than the disk: its job is under way there.
+    pub machine: Option<SavedMachine>,
     /// Who serves its memory, or would have: the machine ends with that process.
     pub server: Option<Owner>,
+}
+
+/// A machine that was saved while it ran.
+#[derive(Debug)]
+pub struct SavedMachine {
+    /// Its files.
+    pub saved: Saved,
+    /// Opens sessions with its agent.
+    pub link_key: LinkKey,
 }
 
 /// Who started the process of a VM.
@@ -133,6 +140,11 @@ impl Plan {
     /// Whether somebody's program runs in the guest.
     fn has_workload(&self) -> bool {
         matches!(self.job, Job::Container(_))
+    }
+
+    /// What it goes on from, where it does not boot.
+    pub(super) fn saved(&self) -> Option<&SavedMachine> {
+        self.origin.as_ref()?.machine.as_ref()
     }
 
     /// How many lanes each volume has: as many as can be busy at once.
@@ -190,7 +202,7 @@ async fn boots(
         let boot = Boot { cpus, log: &log, restarts: &mut restarts };
         let ended = attempt(hypervisor, plan, boot, claim, timings, &mut signals).await;
         match ended {
-            Err(error) if error.may_pass() && !retried && plan.origin.is_none() => {
+            Err(error) if error.may_pass() && !retried && plan.saved().is_none() => {
                 let error = first_line(&error);
                 tracing::warn!(error, "the guest failed to boot; once again, with one CPU");
                 timings.retry();
@@ -295,7 +307,7 @@ async fn attempt(
         }
     };
     crate::failpoint::reach("scratch-copied");
-    if plan.origin.is_some() {
+    if plan.saved().is_some() {
         timings.mark("disk and network");
     }
     let launch = Launch { disks, outputs, network: network.as_ref() };
@@ -334,8 +346,8 @@ async fn life(
     signals: &mut Signals,
 ) -> Result<u8, VmError> {
     let Launch { disks, outputs, network } = launch;
-    let link_key = match &plan.origin {
-        Some(origin) => origin.link_key,
+    let link_key = match plan.saved() {
+        Some(machine) => machine.link_key,
         None => LinkKey(random()?),
     };
     let save_dir = claim.directory().join(SAVE);
@@ -362,7 +374,7 @@ async fn life(
         metadata: plan.has_workload().then(|| metadata::of(claim.state(), &plan.hostname)),
         runtime_dir: claim.runtime_dir().to_owned(),
         save_dir: save_dir.clone(),
-        saved: plan.origin.as_ref().map(|origin| origin.saved.clone()),
+        saved: plan.saved().map(|machine| machine.saved.clone()),
     })?;
     timings.launched();
     crate::failpoint::reach("launched");

@@ -141,7 +141,7 @@ pub(in crate::commands) fn finish(claim: Claim, ended: &Result<u8, VmError>) -> 
 }
 
 /// Podman's own words, where a container did not start and nobody sees its output.
-fn tell_why(directory: &Path, printer: &Printer) {
+pub(in crate::commands) fn tell_why(directory: &Path, printer: &Printer) {
     let mut said = Vec::new();
     let mut write = |source, bytes: &[u8]| {
         if source == Source::Stderr {

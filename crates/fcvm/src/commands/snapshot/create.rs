@@ -9,7 +9,7 @@ use crate::{
     snapshot::{Contents, SnapshotError, Store},
     state::{Registry, RuntimeDir, StateError, VmState},
     storage::DataDir,
-    vm::control::Client,
+    vm::control::{Client, Wanted},
 };
 
 /// Has a VM's owner make a snapshot; prints its tag.
@@ -25,9 +25,12 @@ pub(super) fn run(
     if store.get(&arguments.tag).is_ok() {
         return Err(SnapshotError::Exists { tag: arguments.tag.clone() }.into());
     }
-    let saved = block_on(async {
-        Client::connect(&vm, &registry).await?.snapshot(&arguments.tag, Contents::Machine).await
-    })??;
+    if let Some(base) = &arguments.diff {
+        store.get(base)?;
+    }
+    let contents = if arguments.disk_only { Contents::Disk } else { Contents::Machine };
+    let wanted = Wanted { tag: arguments.tag.clone(), contents, base: arguments.diff.clone(), unnamed: None };
+    let saved = block_on(async { Client::connect(&vm, &registry).await?.snapshot(wanted).await })??;
     printer.data(&arguments.tag)?;
     if arguments.timings {
         let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;

@@ -7,7 +7,7 @@ mod inspect;
 mod ls;
 mod prune;
 mod rm;
-mod run;
+pub(super) mod run;
 mod serve;
 mod verify;
 
@@ -54,7 +54,7 @@ fn clone(arguments: Run, role: Role, data: &DataDir, printer: &Printer) -> anyho
             run::run(arguments, Starter::Parent(parent), data, printer)
         }
         _ if arguments.exec.is_some() => run::once(&arguments, data, printer),
-        _ if arguments.detach => run::several(&arguments, data, printer),
+        _ if arguments.detach => run::several(arguments.count, arguments.name.as_ref(), &[], data, printer),
         _ => run::run(arguments, Starter::User, data, printer),
     }
 }

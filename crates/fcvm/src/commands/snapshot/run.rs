@@ -1,6 +1,10 @@
 //! `fcvm snapshot run`: VMs that go on from a snapshot.
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+};
 
 use anyhow::Context as _;
 use fcvm_proto::{Container, ExecRequest, ExecTarget, Job, session::LinkKey};
@@ -14,17 +18,20 @@ use crate::{
         stop::{self, Ending},
     },
     hypervisor::{
-        self, Access, Choice, Disk, DiskLimits, Hypervisor, HypervisorError, MachineOptions, Saved, Wanted,
+        self, Access, Choice, Disk, DiskLimits, HostMemory, Hypervisor, HypervisorError, MachineOptions,
+        Saved, Wanted,
     },
     image::{Store as Images, StoredImage},
-    network::{Behind, HostPort, Ports, Publish, Request, can_make_taps},
+    network::{Behind, HostPort, Mode, Ports, Publish, Request, can_make_taps},
     output::{Printer, USUAL_SIZE},
     process::{Owner, SignalNumber},
     setup::Assets,
-    snapshot::{Cpu, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotError, Store},
-    state::{Life, NewVm, ProcessType, Registry, RestartPolicy, RuntimeDir, Status, VmState},
+    snapshot::{
+        Contents, Cpu, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotError, Store,
+    },
+    state::{Life, NewVm, ProcessType, Registry, RestartPolicy, RuntimeDir, Status, VmName, VmState},
     storage::DataDir,
-    vm::{self, DetachKeys, Ends, Input, Origin, Output, Plan, Starter, Timings},
+    vm::{self, DetachKeys, Ends, Input, Origin, Output, Plan, SavedMachine, Starter, Timings},
 };
 
 /// Runs a clone to its end, as its owner.
@@ -34,7 +41,6 @@ pub(super) fn run(
     data: &DataDir,
     printer: &Printer,
 ) -> anyhow::Result<ExitCode> {
-    let mut timings = Timings::start();
     let registry = Registry::new(data, RuntimeDir::from_env());
     let server = arguments.pid.map(|pid| server(pid, &registry)).transpose()?;
     let tag = match (&server, &arguments.snapshot) {
@@ -43,15 +49,36 @@ pub(super) fn run(
         (None, None) => anyhow::bail!("neither --snapshot nor --pid was given"),
     };
     let snapshot = Store::open(data).get(&tag)?;
+    of(&snapshot, server, arguments, starter, data, printer)
+}
+
+/// Runs a clone of this snapshot to its end, as its owner.
+pub(in crate::commands) fn of(
+    snapshot: &Snapshot,
+    server: Option<VmState>,
+    arguments: Run,
+    starter: Starter,
+    data: &DataDir,
+    printer: &Printer,
+) -> anyhow::Result<ExitCode> {
+    let mut timings = Timings::start();
+    let registry = Registry::new(data, RuntimeDir::from_env());
     let manifest = snapshot.manifest();
     let hypervisor = engine(manifest, &arguments, data)?;
-    let pages = pages(&arguments, server.as_ref(), &*hypervisor, &registry)?;
+    let pages = match manifest.contents {
+        Contents::Machine => pages(&arguments, server.as_ref(), &*hypervisor, &registry)?,
+        Contents::Disk if arguments.mem_backend.is_some() => {
+            let tag = snapshot.tag();
+            anyhow::bail!("snapshot `{tag}` is of a disk alone: --mem-backend is for those that have memory")
+        }
+        Contents::Disk => None,
+    };
     let host = Host {
         engine: hypervisor.engine(data)?,
         cpu: Cpu::of_this_host().context("failed to find out which processor this host has")?,
     };
     snapshot.check(&host)?;
-    let assets = Assets::again(&manifest.machine, data, snapshot.path(SCRATCH))?;
+    let assets = assets(snapshot, arguments.agent.as_deref(), &*hypervisor, data)?;
     let image = image(manifest, data, printer)?;
     let _lock =
         image.hold().with_context(|| format!("failed to lock image `{}`", manifest.image.reference))?;
@@ -87,12 +114,15 @@ pub(super) fn run(
         (Some(given), _) => given.0.clone(),
         (None, saved) => saved.clone().unwrap_or_else(own_name),
     };
-    let origin = origin(&snapshot, pages, server.map(|server| server.owner))?;
+    let origin = origin(snapshot, pages, server.map(|server| server.owner))?;
     let plan = Plan {
         origin: Some(origin),
-        ..plan(&arguments, starter, &snapshot, assets, &image, network, hostname)
+        ..plan(&arguments, starter, snapshot, assets, &image, network, hostname)
     };
     let ended = block_on(vm::run(&*hypervisor, &plan, &mut claim, &mut timings))?;
+    if claim.state().started.is_none() && plan.output == Output::LogOnly && ended.is_ok() {
+        podman::tell_why(claim.directory(), printer);
+    }
     crate::failpoint::reach("ended");
     podman::finish(claim, &ended)?;
     if arguments.timings {
@@ -101,10 +131,17 @@ pub(super) fn run(
     Ok(ExitCode::from(ended?))
 }
 
-/// Starts clones in the background; prints their ids as they run.
-pub(super) fn several(arguments: &Run, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
-    let Some(count) = arguments.count else {
-        return Ok(match detach::start_one(data, &[])? {
+/// Starts one clone in the background, or so many, whose names begin with the one that was given; prints their
+/// ids. Each is started by these arguments and more. One that does not start is no other one's affair.
+pub(in crate::commands) fn several(
+    count: Option<u16>,
+    name: Option<&VmName>,
+    more: &[String],
+    data: &DataDir,
+    printer: &Printer,
+) -> anyhow::Result<ExitCode> {
+    let Some(count) = count else {
+        return Ok(match detach::start_one(data, more)? {
             Ok(id) => {
                 printer.data(id)?;
                 ExitCode::SUCCESS
@@ -112,9 +149,9 @@ pub(super) fn several(arguments: &Run, data: &DataDir, printer: &Printer) -> any
             Err(code) => code,
         });
     };
-    let more = |number: u16| match &arguments.name {
-        Some(name) => vec![format!("--name={name}-{number}")],
-        None => Vec::new(),
+    let more = |number: u16| match name {
+        Some(name) => [more, &[format!("--name={name}-{number}")]].concat(),
+        None => more.to_vec(),
     };
     let started = thread::scope(|scope| {
         let threads: Vec<_> =
@@ -122,13 +159,16 @@ pub(super) fn several(arguments: &Run, data: &DataDir, printer: &Printer) -> any
         threads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
     let mut code = ExitCode::SUCCESS;
+    let mut failed = None;
     for one in started {
-        match one.map_err(|_| anyhow::anyhow!("the start of a VM failed"))?? {
-            Ok(id) => printer.data(id)?,
-            Err(failed) => code = failed,
+        match one.unwrap_or_else(|_| Err(anyhow::anyhow!("the start of a VM failed"))) {
+            Ok(Ok(id)) => printer.data(id)?,
+            Ok(Err(status)) => code = status,
+            // Those that run are told of first.
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(code)
+    failed.map_or(Ok(code), Err)
 }
 
 /// Starts a clone, runs a command in it, and ends it; the command's status.
@@ -168,9 +208,29 @@ fn engine(manifest: &Manifest, arguments: &Run, data: &DataDir) -> anyhow::Resul
         "firecracker" => Choice::Firecracker,
         _ => Choice::Qemu,
     };
-    // Nothing boots: what kernel KVM can run has been seen.
+    // What kernel KVM can run has been seen: this one's.
     let wanted = Wanted { choice, firecracker: arguments.firecracker.as_deref(), own_kernel: true };
     Ok(hypervisor::select(&wanted, data)?.hypervisor)
+}
+
+/// What it runs with, and boots from where it has to.
+fn assets(
+    snapshot: &Snapshot,
+    agent: Option<&Path>,
+    hypervisor: &dyn Hypervisor,
+    data: &DataDir,
+) -> anyhow::Result<Assets> {
+    let machine = &snapshot.manifest().machine;
+    let scratch = snapshot.path(SCRATCH);
+    match snapshot.manifest().contents {
+        Contents::Machine => Ok(Assets::again(machine, data, scratch)?),
+        Contents::Disk => {
+            let (cpus, memory_mib) = (machine.cpus, machine.memory_mib);
+            let request = hypervisor::Request { cpus, memory_mib, options: &MachineOptions::default() };
+            request.check(hypervisor, &HostMemory::now())?;
+            Ok(Assets::anew(machine, agent, data, scratch)?)
+        }
+    }
 }
 
 fn image(manifest: &Manifest, data: &DataDir, printer: &Printer) -> anyhow::Result<StoredImage> {
@@ -185,10 +245,17 @@ fn request(arguments: &Run, manifest: &Manifest, data: &DataDir) -> anyhow::Resu
     if let Some(saved) = &manifest.network {
         options.network = options.network.or(Some(saved.mode));
         options.rootless_driver = options.rootless_driver.or(saved.driver);
+        let networks = [options.network, Some(saved.mode)].map(|mode| mode != Some(Mode::None));
+        anyhow::ensure!(
+            manifest.contents == Contents::Disk || networks[0] == networks[1],
+            "snapshot `{}` was made {} a network, and what goes on from it has the same devices",
+            manifest.tag,
+            if networks[1] { "with" } else { "without" }
+        );
         // Its devices are as they are.
-        options.mac_address = Some(saved.mac);
+        options.mac_address = networks[0].then_some(saved.mac);
     }
-    if options.publish.is_empty() && options.network != Some(crate::network::Mode::None) {
+    if options.publish.is_empty() && options.network != Some(Mode::None) {
         let one = |port: u16| Ports { first: port, last: port };
         options.publish.extend(manifest.ports.iter().map(|port| Publish {
             address: None,
@@ -215,6 +282,7 @@ fn plan(
         image: image.id.hex(),
         command: manifest.container.command.clone(),
         terminal: manifest.container.terminal.then_some(USUAL_SIZE),
+        exists: true,
         ..Container::default()
     };
     Plan {
@@ -249,24 +317,25 @@ fn plan(
     }
 }
 
-/// What the machine goes on from.
+/// What the VM is made of.
 fn origin(
     snapshot: &Snapshot,
     pages: Option<PathBuf>,
     server: Option<Owner>,
 ) -> Result<Origin, SnapshotError> {
     let manifest = snapshot.manifest();
-    let link_key = LinkKey::from_hex(&manifest.link_key).ok_or_else(|| SnapshotError::Invalid {
-        path: snapshot.path(MANIFEST),
-        what: "its link key is none".into(),
-    })?;
-    Ok(Origin {
-        id: manifest.id.clone(),
-        saved: Saved { state: snapshot.path(STATE), memory: snapshot.path(MEMORY), pages },
-        scratch: snapshot.path(SCRATCH),
-        link_key,
-        server,
-    })
+    let machine = match manifest.contents {
+        Contents::Machine => {
+            let link_key = LinkKey::from_hex(&manifest.link_key).ok_or_else(|| SnapshotError::Invalid {
+                path: snapshot.path(MANIFEST),
+                what: "its link key is none".into(),
+            })?;
+            let saved = Saved { state: snapshot.path(STATE), memory: snapshot.path(MEMORY), pages };
+            Some(SavedMachine { saved, link_key })
+        }
+        Contents::Disk => None,
+    };
+    Ok(Origin { id: manifest.id.clone(), scratch: snapshot.path(SCRATCH), machine, server })
 }
 
 /// The process of that number, which serves a snapshot.

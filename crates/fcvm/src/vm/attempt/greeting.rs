@@ -33,7 +33,7 @@ impl Attempt<'_> {
         let server = self.plan.origin.as_ref().and_then(|origin| origin.server.as_ref());
         let pid = self.process.pid();
         let id = SessionId(random::<KEY_LEN>()?);
-        let (key, restores) = (self.link_key, self.plan.origin.is_some());
+        let (key, restores) = (self.link_key, self.plan.saved().is_some());
         let first = match restores {
             true => ToGuest::Restore(Box::new(self.restore()?)),
             false => ToGuest::Start(Box::new(self.boot_plan()?)),

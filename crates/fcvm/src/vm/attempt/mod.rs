@@ -223,7 +223,7 @@ impl<'a> Attempt<'a> {
             Sizes::listen().map_err(|source| VmError::Host { what: "listen to signals", source })?;
         let server = self.plan.origin.as_ref().and_then(|origin| origin.server.as_ref());
         let mut outcome = None;
-        if self.plan.origin.is_some() {
+        if self.plan.saved().is_some() {
             self.begin(&guest)?;
         }
         let status = loop {
@@ -244,8 +244,8 @@ impl<'a> Attempt<'a> {
                 () = &mut filling, if !filled => filled = true,
                 heard = heard(self.unheard) => self.settled(heard, &guest)?,
                 Some(order) = next(orders.as_mut()) => match order {
-                    Order { action: Action::Snapshot(tag, contents), reply } => {
-                        self.snapshot(tag, contents, reply, &mut guest).await?;
+                    Order { action: Action::Snapshot(wanted), reply } => {
+                        self.snapshot(wanted, reply, &mut guest).await?;
                         if self.save.breaks_connections() && !filled {
                             filling = self.fill(&guest, outputs);
                         }
@@ -363,7 +363,7 @@ impl<'a> Attempt<'a> {
                 }
             }
             // Answers that came too late for who asked.
-            ToHost::Frozen(_) | ToHost::Restored(_) => tracing::debug!("an answer nobody waits for"),
+            ToHost::Frozen(..) | ToHost::Restored(_) => tracing::debug!("an answer nobody waits for"),
             ToHost::Ended(Outcome::Failed(failure)) => {
                 return Err(VmError::Guest { kind: failure.kind, message: sanitize(&failure.message) });
             }

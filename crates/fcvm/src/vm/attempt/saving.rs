@@ -23,6 +23,7 @@ use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
 
 use super::Attempt;
 use crate::{
+    exit,
     hypervisor::{HypervisorError, Pages},
     setup::Assets,
     snapshot::{
@@ -32,7 +33,7 @@ use crate::{
     storage::cow,
     vm::{
         VmError,
-        control::{Reply, Saved},
+        control::{Reply, Saved, Wanted},
         guest::Guest,
         run::random,
     },
@@ -54,8 +55,8 @@ enum SavingError {
     NotFrozen { why: String },
     #[error("the guest did not freeze its disk within {seconds} s")]
     Slow { seconds: u64 },
-    #[error("failed to copy the scratch disk")]
-    Disk(#[source] io::Error),
+    #[error("its container ended meanwhile")]
+    Ended,
     #[error("failed to move `{path}` into the snapshot")]
     Move { path: PathBuf, source: io::Error },
     #[error("failed to look at `{path}`")]
@@ -68,6 +69,22 @@ enum SavingError {
     Hypervisor(#[from] HypervisorError),
     #[error(transparent)]
     Vm(#[from] VmError),
+}
+
+impl SavingError {
+    /// What it is, so that it can be told what to do about it.
+    fn itself(self) -> anyhow::Error {
+        match self {
+            Self::Snapshot(error) => error.into(),
+            Self::Hypervisor(error) => error.into(),
+            Self::Vm(error) => error.into(),
+            error => error.into(),
+        }
+    }
+}
+
+fn not_saved(error: &anyhow::Error) -> Reply {
+    Reply::NotSaved { reason: format!("{error:#}"), hint: exit::hint(error) }
 }
 
 /// A snapshot that only lacks its name.
@@ -84,23 +101,24 @@ impl Attempt<'_> {
     /// Where the machine is lost on the way, or the link to it.
     pub(super) async fn snapshot(
         &mut self,
-        tag: SnapshotTag,
-        contents: Contents,
+        wanted: Wanted,
         reply: oneshot::Sender<Reply>,
         guest: &mut Guest,
     ) -> Result<(), VmError> {
         let begun = Instant::now();
-        let written = self.write(&tag, contents, guest).await;
+        let written = self.write(&wanted, guest).await;
         self.clear();
         let Written { partial, manifest, mut times } = match written {
             Ok(written) => written,
             Err(error) => {
-                let lost = matches!(error, SavingError::Vm(_));
-                let text = format!("{:#}", anyhow::Error::from(error));
-                tracing::debug!(%tag, error = text, "no snapshot");
+                let error = match self.lost(error).await {
+                    Ok(lost) => anyhow::Error::from(lost),
+                    Err(error) => error.itself(),
+                };
+                tracing::debug!(tag = %wanted.tag, error = format!("{error:#}"), "no snapshot");
                 // Who asked may be gone.
-                drop(reply.send(Reply::Refused(text.clone())));
-                return if lost { Err(VmError::Violation { what: text }) } else { Ok(()) };
+                drop(reply.send(not_saved(&error)));
+                return error.downcast::<VmError>().map_or(Ok(()), Err);
             }
         };
         self.writing.spawn(async move {
@@ -115,20 +133,25 @@ impl Attempt<'_> {
                     tracing::debug!(?times, "snapshot");
                     Reply::Saved(times)
                 }
-                Ok(Err(error)) => Reply::Refused(format!("{:#}", anyhow::Error::from(error))),
-                Err(error) => Reply::Refused(error.to_string()),
+                Ok(Err(error)) => not_saved(&error.into()),
+                Err(error) => not_saved(&error.into()),
             };
             drop(reply.send(answer));
         });
         Ok(())
     }
 
-    async fn write(
-        &mut self,
-        tag: &SnapshotTag,
-        contents: Contents,
-        guest: &mut Guest,
-    ) -> Result<Written, SavingError> {
+    /// How the machine was lost, where that is why there is no snapshot.
+    async fn lost(&mut self, error: SavingError) -> Result<VmError, SavingError> {
+        match error {
+            SavingError::Vm(error) => Ok(self.settle(error).await),
+            SavingError::Hypervisor(error) if error.may_be_its_end() => Ok(self.settle(error.into()).await),
+            error => Err(error),
+        }
+    }
+
+    async fn write(&mut self, wanted: &Wanted, guest: &mut Guest) -> Result<Written, SavingError> {
+        let &Wanted { ref tag, contents, ref base, ref unnamed } = wanted;
         if !self.started {
             return Err(SavingError::NotRunning);
         }
@@ -137,7 +160,14 @@ impl Attempt<'_> {
         }
         self.clear();
         let manifest = self.manifest(tag, contents)?;
-        let partial = Store::open(self.claim.data()).begin(tag)?;
+        let store = Store::open(self.claim.data());
+        let mut partial = match unnamed {
+            Some(name) => store.begin_unnamed(name, tag)?,
+            None => store.begin(tag)?,
+        };
+        if let Some(base) = base {
+            partial.share(store.get(base)?)?;
+        }
         if contents == Contents::Machine {
             self.save.ahead().await?;
             crate::failpoint::reach("saved-ahead");
@@ -159,6 +189,10 @@ impl Attempt<'_> {
         guest.order(ToGuest::Thaw);
         let times = Saved { frozen: frozen.elapsed(), paused: saved?, all: Duration::ZERO };
         crate::failpoint::reach("thawed");
+        // What would go on from it would end at once.
+        if guest.has_ended() {
+            return Err(SavingError::Ended);
+        }
         for name in contents.files().iter().filter(|name| **name != SCRATCH) {
             let path = self.save_dir.join(name);
             fs::rename(&path, partial.path(name)).map_err(|source| SavingError::Move { path, source })?;
@@ -170,8 +204,13 @@ impl Attempt<'_> {
     async fn copy(&self, partial: &Partial, contents: Contents) -> Result<Duration, SavingError> {
         crate::failpoint::reach("frozen");
         let (from, to) = (self.claim.directory().join(SCRATCH), partial.path(SCRATCH));
+        let path = to.clone();
         let copied = spawn_blocking(move || cow::copy(&from, &to)).await;
-        copied.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(SavingError::Disk)?;
+        copied.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|source| SnapshotError::Io {
+            action: "copy the scratch disk to",
+            path,
+            source,
+        })?;
         crate::failpoint::reach("disk-copied");
         if contents == Contents::Disk {
             return Ok(Duration::ZERO);
@@ -252,6 +291,7 @@ impl Attempt<'_> {
             network: state.network.clone(),
             ports: state.ports.clone(),
             files: std::collections::BTreeMap::new(),
+            base: None,
         })
     }
 

@@ -6,11 +6,10 @@ use fcvm_link::channel::{ChannelError, Receiver, Sender};
 use fcvm_proto::Port;
 use tokio::net::UnixStream;
 
-use super::{Reply, Request, SOCKET, Saved};
+use super::{Reply, Request, SOCKET, Saved, Wanted};
 use crate::{
     output::sanitize,
     process::SignalNumber,
-    snapshot::{Contents, SnapshotTag},
     state::{Registry, Status, VmName, VmState},
 };
 
@@ -65,6 +64,16 @@ pub enum ControlError {
         #[source]
         source: ChannelError,
     },
+    /// The owner could not make a snapshot.
+    #[error("there is no snapshot of VM `{name}`: {reason}")]
+    NotSaved {
+        /// Its name.
+        name: VmName,
+        /// The owner's words, cleaned.
+        reason: String,
+        /// The owner's advice, cleaned.
+        hint: Option<String>,
+    },
     /// The owner refused.
     #[error("VM `{name}` refused: {reason}")]
     Refused {
@@ -84,6 +93,7 @@ impl ControlError {
             Self::NotReady { name, .. } => {
                 Some(format!("`fcvm wait --condition running {name}` waits for its container"))
             }
+            Self::NotSaved { hint, .. } => hint.clone(),
             _ => None,
         }
     }
@@ -171,7 +181,7 @@ impl Client {
         match self.ask(Request::Wait).await? {
             Reply::Ended(status) => Ok(status),
             Reply::Refused(reason) => Err(self.refused(&reason)),
-            Reply::Done | Reply::Saved(_) => Err(ControlError::Gone { name: self.name }),
+            _ => Err(ControlError::Gone { name: self.name }),
         }
     }
 
@@ -179,9 +189,14 @@ impl Client {
     ///
     /// # Errors
     /// Where the owner cannot make it, or ends.
-    pub async fn snapshot(mut self, tag: &SnapshotTag, contents: Contents) -> Result<Saved, ControlError> {
-        match self.ask(Request::Snapshot { tag: tag.clone(), contents }).await? {
+    pub async fn snapshot(mut self, wanted: Wanted) -> Result<Saved, ControlError> {
+        match self.ask(Request::Snapshot(wanted)).await? {
             Reply::Saved(saved) => Ok(saved),
+            Reply::NotSaved { reason, hint } => Err(ControlError::NotSaved {
+                name: self.name,
+                reason: sanitize(&reason),
+                hint: hint.as_deref().map(sanitize),
+            }),
             Reply::Refused(reason) => Err(self.refused(&reason)),
             Reply::Done | Reply::Ended(_) => Err(ControlError::Gone { name: self.name }),
         }
@@ -191,7 +206,7 @@ impl Client {
         match self.ask(request).await? {
             Reply::Done => Ok(()),
             Reply::Refused(reason) => Err(self.refused(&reason)),
-            Reply::Ended(_) | Reply::Saved(_) => Err(ControlError::Gone { name: self.name.clone() }),
+            _ => Err(ControlError::Gone { name: self.name.clone() }),
         }
     }
 

@@ -50,12 +50,20 @@ pub enum Request {
     /// Another name for the VM.
     Rename(String),
     /// A snapshot, whose tag is free. Answered by `Saved` once it is whole.
-    Snapshot {
-        /// What it is to be called.
-        tag: SnapshotTag,
-        /// What it is to have.
-        contents: Contents,
-    },
+    Snapshot(Wanted),
+}
+
+/// A snapshot that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// What it is to be called.
+    pub tag: SnapshotTag,
+    /// What it is to have.
+    pub contents: Contents,
+    /// A snapshot with which its memory is to share what is the same.
+    pub base: Option<SnapshotTag>,
+    /// Of one that is to have no name, the place that the client has reserved for it.
+    pub unnamed: Option<String>,
 }
 
 /// What a client gets.
@@ -69,6 +77,13 @@ pub enum Reply {
     Ended(u8),
     /// To `Snapshot`.
     Saved(Saved),
+    /// To `Snapshot`: there is none.
+    NotSaved {
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
 }
 
 /// How a snapshot was made.

@@ -18,12 +18,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Reply, Request, SOCKET};
-use crate::{
-    process::SignalNumber,
-    snapshot::{Contents, SnapshotTag},
-    state::VmName,
-};
+use super::{Reply, Request, SOCKET, Wanted};
+use crate::{process::SignalNumber, state::VmName};
 
 /// Connections at once: fewer than the streams that the link can carry, of which each may be one.
 const MAX_CONNECTIONS: usize = 400;
@@ -51,7 +47,7 @@ pub enum Action {
     /// Give the VM another name.
     Rename(VmName),
     /// Make a snapshot.
-    Snapshot(SnapshotTag, Contents),
+    Snapshot(Wanted),
 }
 
 /// An action and who waits for it.
@@ -202,7 +198,7 @@ async fn serve(mut stream: UnixStream, context: &Context) -> Result<(), ChannelE
             Ok(name) => order(context, Action::Rename(name)).await,
             Err(error) => Reply::Refused(error.to_string()),
         },
-        Request::Snapshot { tag, contents } => order(context, Action::Snapshot(tag, contents)).await,
+        Request::Snapshot(wanted) => order(context, Action::Snapshot(wanted)).await,
         Request::Wait => {
             let mut life = context.life.clone();
             tokio::select! {
