@@ -33,8 +33,15 @@ use tokio::{
 };
 
 use crate::{
-    descriptor::Descriptor, directory::Directory, exec::Running, guest::clock, podman, reaper::Reaper,
-    terminal::Terminal, volumes::Mounts,
+    descriptor::Descriptor,
+    directory::Directory,
+    exec::Running,
+    guest::clock,
+    podman,
+    prepared::{Gate, Purpose, WRAPPER, Waiting},
+    reaper::Reaper,
+    terminal::Terminal,
+    volumes::Mounts,
 };
 
 /// Bytes moved at a time: as much as a pipe of ours holds.
@@ -93,6 +100,8 @@ pub(crate) struct Runs<'a> {
     pub(crate) reaper: &'a Reaper,
     pub(crate) known: &'a watch::Sender<Option<Running>>,
     pub(crate) mounts: &'a Mounts,
+    /// Where the container waits for what it is to run.
+    pub(crate) gate: Option<Gate>,
 }
 
 impl Runs<'_> {
@@ -101,7 +110,8 @@ impl Runs<'_> {
     /// # Errors
     /// Where Podman cannot be run.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let mut arguments = podman::run_arguments(self.name, self.container);
+        let runtime = self.gate.as_ref().map(|_| WRAPPER);
+        let mut arguments = podman::run_arguments(self.name, self.container, runtime);
         let mut size = self.container.terminal;
         loop {
             let status = run(&mut self, &arguments, &mut size).await?;
@@ -117,7 +127,7 @@ impl Runs<'_> {
                     None => return Ok(()),
                 }
             }
-            arguments = podman::start_arguments(self.name, self.container);
+            arguments = podman::start_arguments(self.name, self.container, runtime);
         }
     }
 }
@@ -129,7 +139,7 @@ async fn run(
     size: &mut Option<TerminalSize>,
 ) -> anyhow::Result<u8> {
     let Runs { container, outbox, reaper, known, .. } = *runs;
-    let Runs { streams, wishes, .. } = runs;
+    let Runs { streams, wishes, gate, .. } = runs;
     // That of the run before.
     match fs::remove_file(podman::PID_FILE) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -156,6 +166,7 @@ async fn run(
 
     let mut process: Option<AsyncFd<OwnedFd>> = None;
     let mut running = true;
+    let mut waiting = None;
     let status = loop {
         tokio::select! {
             status = &mut ended => break status?,
@@ -174,6 +185,20 @@ async fn run(
                 known.send_replace(None);
                 reach(outbox, Stage::ContainerEnded).await;
                 running = false;
+            }
+            runtime = asked(gate.as_ref()), if waiting.is_none() && process.is_none() => {
+                waiting = Some(runtime?);
+                reach(outbox, Stage::Waits).await;
+            }
+            purpose = purpose(gate.as_ref()), if waiting.is_some() => {
+                let purpose = purpose?;
+                if let (Some(terminal), Some(wanted)) = (&ends.terminal, purpose.program.terminal) {
+                    terminal.resize(wanted);
+                    *size = Some(wanted);
+                }
+                if let Some(runtime) = waiting.take() {
+                    runtime.go(&purpose).await?;
+                }
             }
             Some(wish) = wishes.recv(), if process.is_some() && running => match (wish, &process) {
                 (Wish::Signal(signal), Some(process)) => {
@@ -198,6 +223,22 @@ async fn run(
     }
     while outputs.join_next().await.is_some() {}
     Ok(code(status))
+}
+
+/// A runtime that waits to make the container, where they do.
+async fn asked(gate: Option<&Gate>) -> anyhow::Result<Waiting> {
+    match gate {
+        Some(gate) => gate.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What it is to make.
+async fn purpose(gate: Option<&Gate>) -> anyhow::Result<Purpose> {
+    match gate {
+        Some(gate) => gate.purpose().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn reach(outbox: &mpsc::Sender<ToHost>, stage: Stage) {

@@ -27,11 +27,11 @@ pub use control::{Failure, FailureKind, Hello, LogLevel, LogRecord, Outcome, Sta
 pub use exec::{ExecEvent, ExecOrder, ExecRequest, ExecTarget, TerminalSize};
 pub use frame::{FrameError, MAX_FRAME};
 pub use port::Port;
-pub use restore::Restore;
+pub use restore::{Program, Restore};
 pub use tcp::{TcpReply, TcpRequest};
 pub use transport::Transport;
 pub use volume::{Lane, Volume, VolumeKind};
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.
-pub const PROTOCOL: u16 = 7;
+pub const PROTOCOL: u16 = 8;

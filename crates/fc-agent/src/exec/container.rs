@@ -29,7 +29,7 @@ use super::{
 use crate::{container::PidFile, directory::Directory, podman, reaper::Reaper, terminal::Terminal};
 
 /// The OCI runtime.
-const RUNTIME: &str = "/usr/bin/crun";
+pub(crate) const RUNTIME: &str = "/usr/bin/crun";
 /// Where it keeps what it knows of a container.
 const RUNTIME_STATE: &str = "/run/crun";
 

@@ -37,7 +37,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
-pub(crate) use container::Running;
+pub(crate) use container::{RUNTIME, Running};
 use launch::{Launched, Streams};
 
 use crate::{container::code, reaper::Reaper};
