@@ -14,7 +14,7 @@ use crate::{
     guest::{self, Frozen, restored},
     init::{self, DeferredModules},
     podman,
-    prepared::{Gate, Purpose},
+    prepared::{Gate, NotPrepared, Purpose},
     reaper::Reaper,
     tcp,
     volumes::{Lanes, Volumes},
@@ -251,7 +251,11 @@ async fn work(
             let waits = matches!(plan.job, Job::Prepare(_));
             let gate = waits.then(|| Gate::open(purpose)).transpose()?;
             let (name, known, mounts) = (&*plan.identity.name, &running, &mounts);
-            Runs { name, container, streams, wishes, outbox, reaper, known, mounts, gate }.run().await?;
+            let runs = Runs { name, container, streams, wishes, outbox, reaper, known, mounts, gate };
+            runs.run().await.map_err(|error| match error.is::<NotPrepared>() {
+                true => JobError { kind: FailureKind::NotPrepared, error },
+                false => error.into(),
+            })?;
         }
         Job::BuildImage => {
             build::run(&disks.others, reaper).await?;

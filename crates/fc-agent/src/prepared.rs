@@ -136,10 +136,25 @@ fn is_there(config: &Value, directory: &str) -> anyhow::Result<()> {
     let root = config["root"]["path"].as_str().context("the container has no root")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(root, flags, Mode::empty()).context("failed to open the container's root")?;
-    openat2(&root, directory, flags, Mode::empty(), ResolveFlags::IN_ROOT)
-        .with_context(|| format!("the image has no directory `{directory}`"))?;
-    Ok(())
+    match openat2(&root, directory, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(NotPrepared { directory: directory.to_owned() }.into()),
+    }
 }
+
+/// A container that was made as any is not what this one would be.
+#[derive(Debug)]
+pub(crate) struct NotPrepared {
+    directory: String,
+}
+
+impl std::fmt::Display for NotPrepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the image has no directory `{}`", self.directory)
+    }
+}
+
+impl std::error::Error for NotPrepared {}
 
 /// Gives an OCI configuration its program and its host name.
 fn change(config: &mut Value, program: &Program, hostname: &str) -> anyhow::Result<()> {

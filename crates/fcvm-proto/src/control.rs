@@ -119,6 +119,8 @@ pub enum FailureKind {
     NotExecutable,
     /// A volume cannot be mounted.
     Volume,
+    /// The container that waits cannot be what it is told to be: another one, made for it, could.
+    NotPrepared,
 }
 
 /// A line of the agent's log.

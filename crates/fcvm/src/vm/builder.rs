@@ -108,6 +108,7 @@ impl GuestBuilder<'_> {
             timeout: None,
             health: None,
             origin: None,
+            keep: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(run(self.hypervisor, &plan, &mut claim, &mut Timings::start()))?;

@@ -35,7 +35,7 @@ impl Timings {
     }
 
     /// A boot begins again: what the failed one took counts as one piece.
-    pub(super) fn retry(&mut self) {
+    pub fn retry(&mut self) {
         self.marks.retain(|(what, _)| matches!(*what, "setup" | "image"));
         self.mark("failed boot");
     }
@@ -58,6 +58,7 @@ impl Timings {
                 Stage::Prepared => "agent",
                 Stage::ContainerStarted => "podman",
                 Stage::ContainerEnded => "container",
+                Stage::Waits => "container made",
             },
             nanos,
         );

@@ -7,7 +7,7 @@ mod inspect;
 mod ls;
 mod prune;
 mod rm;
-mod run;
+pub(super) mod run;
 mod serve;
 mod verify;
 

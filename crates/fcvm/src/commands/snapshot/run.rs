@@ -181,8 +181,10 @@ fn request(arguments: &Run, manifest: &Manifest) -> anyhow::Result<Request> {
     if let Some(saved) = &manifest.network {
         options.network = options.network.or(Some(saved.mode));
         options.rootless_driver = options.rootless_driver.or(saved.driver);
-        // Its devices are as they are.
-        options.mac_address = Some(saved.mac);
+        // Its devices are as they are, where it has any.
+        if options.network != Some(crate::network::Mode::None) {
+            options.mac_address = Some(saved.mac);
+        }
     }
     if options.publish.is_empty() && options.network != Some(crate::network::Mode::None) {
         let one = |port: u16| Ports { first: port, last: port };
@@ -241,11 +243,12 @@ fn plan(
         detach_keys: DetachKeys::default(),
         kept: !arguments.rm,
         origin: None,
+        keep: None,
     }
 }
 
 /// What the machine goes on from.
-fn origin(
+pub(in crate::commands) fn origin(
     snapshot: &Snapshot,
     pages: Option<PathBuf>,
     server: Option<Owner>,
@@ -261,6 +264,7 @@ fn origin(
         scratch: snapshot.path(SCRATCH),
         link_key,
         server,
+        program: None,
     })
 }
 

@@ -34,7 +34,7 @@ use crate::{
         VmError,
         control::{Reply, Saved},
         guest::Guest,
-        run::random,
+        run::{Keep, random},
     },
 };
 
@@ -90,7 +90,8 @@ impl Attempt<'_> {
         guest: &mut Guest,
     ) -> Result<(), VmError> {
         let begun = Instant::now();
-        let written = self.write(&tag, contents, guest).await;
+        let store = Store::open(self.claim.data());
+        let written = self.write((&store, &tag, contents), guest).await;
         self.clear();
         let Written { partial, manifest, mut times } = match written {
             Ok(written) => written,
@@ -123,13 +124,30 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    /// Saves the machine for others to go on from.
+    ///
+    /// # Errors
+    /// Where there is no snapshot of it.
+    pub(super) async fn keep(&mut self, keep: &Keep, guest: &mut Guest) -> Result<(), VmError> {
+        let what = (&keep.store, &keep.tag, Contents::Machine);
+        let written = self.write(what, guest).await;
+        self.clear();
+        let named = match written {
+            Ok(Written { partial, manifest, .. }) => spawn_blocking(move || partial.commit(manifest))
+                .await
+                .map_err(|error| VmError::NotSaved { source: error.into() })?
+                .map_err(SavingError::from),
+            Err(error) => Err(error),
+        };
+        named.map(drop).map_err(|error| VmError::NotSaved { source: error.into() })
+    }
+
     async fn write(
         &mut self,
-        tag: &SnapshotTag,
-        contents: Contents,
+        (store, tag, contents): (&Store, &SnapshotTag, Contents),
         guest: &mut Guest,
     ) -> Result<Written, SavingError> {
-        if !self.started {
+        if !self.started && self.plan.keep.is_none() {
             return Err(SavingError::NotRunning);
         }
         if !self.plan.maps.is_empty() {
@@ -137,7 +155,7 @@ impl Attempt<'_> {
         }
         self.clear();
         let manifest = self.manifest(tag, contents)?;
-        let partial = Store::open(self.claim.data()).begin(tag)?;
+        let partial = store.begin(tag)?;
         if contents == Contents::Machine {
             self.save.ahead().await?;
             crate::failpoint::reach("saved-ahead");
