@@ -145,6 +145,9 @@ async fn run(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
+    if let Some(gate) = &gate {
+        gate.shut()?;
+    }
     let mut started = PidFile::watch(podman::PID_FILE.into()).context("failed to watch for the container")?;
     let mut command = podman::command(arguments);
     let ends = Ends::given_to(&mut command, container.interactive, *size)?;

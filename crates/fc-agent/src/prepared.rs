@@ -76,9 +76,16 @@ impl Gate {
         let path = Path::new(SOCKET);
         fs::create_dir_all(path.parent().unwrap_or(path))?;
         let listener = UnixListener::bind(path).context("failed to listen to the runtime")?;
-        // The agent's file is that of the initial file system, which nobody sees any more.
-        symlink("/proc/1/exe", WRAPPER).context("failed to put itself in the runtime's place")?;
         Ok(Self { listener, purpose })
+    }
+
+    /// Has Podman's next call of the runtime come here.
+    ///
+    /// # Errors
+    /// Where it would not.
+    pub(crate) fn shut(&self) -> anyhow::Result<()> {
+        // The agent's file is that of the initial file system, which nobody sees any more.
+        lead_to("/proc/1/exe").context("failed to put itself in the runtime's place")
     }
 
     /// The next runtime that is to make the container.
@@ -115,6 +122,8 @@ impl Waiting {
     /// # Errors
     /// Where it would not become that.
     pub(crate) async fn go(mut self, purpose: &Purpose) -> anyhow::Result<()> {
+        // What comes after this is the runtime's, without a detour.
+        lead_to(RUNTIME).context("failed to give the runtime its place back")?;
         let path = self.bundle.join("config.json");
         let failed = || format!("failed to change `{}`", path.display());
         let mut config = serde_json::from_slice(&fs::read(&path).with_context(failed)?)?;
@@ -129,6 +138,17 @@ impl Waiting {
         }
         self.stream.write_u8(GO).await.context("the runtime does not wait any more")
     }
+}
+
+/// Makes what Podman takes for the runtime another program.
+fn lead_to(program: &str) -> io::Result<()> {
+    let next = format!("{WRAPPER}.next");
+    match fs::remove_file(&next) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    symlink(program, &next)?;
+    fs::rename(next, WRAPPER)
 }
 
 /// Refuses a directory that the container has not: what becomes of that is Podman's to say.
