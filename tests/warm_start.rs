@@ -86,7 +86,8 @@ fn vm_a_warm_run_is_what_a_booted_one_would_be() {
 fn vm_a_warm_vm_lives_as_any_other() {
     let Some(env) = vm() else { return };
     prepare(&env, &["-i", "hello"]);
-    let script = "n=$(cat /n 2> /dev/null); echo $((n+1)) > /n; echo run $((n+1)); exec busybox nc -ll -p 80 -e cat";
+    let script =
+        "n=$(cat /n 2> /dev/null); echo $((n+1)) > /n; echo run $((n+1)); exec busybox nc -ll -p 80 -e cat";
     let web = ["-d", "-i", "--name", "web", "-m", "256m", "-p", "80", "hello", "sh", "-c", script];
     warm(env.run(&web)).run().assert_code(0);
     let inspect = |field: &str| env.fcvm().args(["inspect", "--format", field, "web"]).run().ok();

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -119,6 +120,16 @@ impl Cache {
         }
     }
 
+    /// Forgets that it could not be prepared before.
+    pub fn has_succeeded(&self, key: &SnapshotTag) {
+        match fs::remove_file(self.data.cache().join(FAILED).join(key.as_str())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::debug!(%error, "an old failure is remembered");
+            }
+            _ => {}
+        }
+    }
+
     /// Whether a machine could not be prepared, since the entries were pruned by age.
     #[must_use]
     pub fn has_failed(&self, key: &SnapshotTag) -> bool {
@@ -147,7 +158,14 @@ impl Cache {
     /// Where the directory cannot be read, or an entry not be removed.
     pub fn prune(&self, limits: Limits) -> Result<Vec<(SnapshotTag, u64)>, SnapshotError> {
         let images = Images::open(&self.data);
-        let is_there = |image: &Digest| images.ready(image).is_ok_and(|image| image.is_some());
+        self.prune_with(limits, |image| images.ready(image).is_ok_and(|image| image.is_some()))
+    }
+
+    fn prune_with(
+        &self,
+        limits: Limits,
+        is_there: impl Fn(&Digest) -> bool,
+    ) -> Result<Vec<(SnapshotTag, u64)>, SnapshotError> {
         let now = SystemTime::now();
         let is_old = |used: SystemTime| {
             limits.age.is_some_and(|age| now.duration_since(used).is_ok_and(|since| since > age))
@@ -192,5 +210,82 @@ impl Cache {
 
     fn manifest(&self, key: &SnapshotTag) -> PathBuf {
         self.root.join(key.as_str()).join(MANIFEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::testing::{host, make, tag};
+
+    const DAY: Duration = Duration::from_secs(86400);
+    const ANY: Limits = Limits { bytes: None, age: None };
+
+    /// A cache with these entries, each used a day after the one before, the last one today.
+    fn cache(keys: &[&str]) -> (tempfile::TempDir, Cache) {
+        let place = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&DataDir::open(Some(place.path().join("data"))).unwrap());
+        for (days, key) in keys.iter().rev().enumerate() {
+            make(cache.store(), key);
+            let used = SystemTime::now() - DAY * u32::try_from(days).unwrap();
+            File::open(cache.manifest(&tag(key))).unwrap().set_modified(used).unwrap();
+        }
+        (place, cache)
+    }
+
+    fn left(cache: &Cache) -> Vec<String> {
+        cache.list().unwrap().iter().map(|entry| entry.listed.tag.to_string()).collect()
+    }
+
+    #[test]
+    fn what_was_used_least_recently_goes_first_and_only_as_much_as_must() {
+        let (_place, cache) = cache(&["a", "b", "c"]);
+        assert_eq!(left(&cache), ["a", "b", "c"]);
+        assert!(cache.prune_with(ANY, |_| true).unwrap().is_empty());
+        let one = cache.list().unwrap()[0].listed.allocated;
+        // Who is used is the last one from now on.
+        assert!(cache.find(&tag("a"), &host()).is_some());
+        assert_eq!(left(&cache), ["b", "c", "a"]);
+        let two = Limits { bytes: Some(2 * one), age: None };
+        assert_eq!(cache.prune_with(two, |_| true).unwrap(), [(tag("b"), one)]);
+        let young = Limits { bytes: None, age: Some(DAY / 2) };
+        make(cache.store(), "d");
+        File::open(cache.manifest(&tag("d"))).unwrap().set_modified(SystemTime::now() - DAY).unwrap();
+        assert_eq!(cache.prune_with(young, |_| true).unwrap(), [(tag("d"), one)]);
+        assert_eq!(left(&cache), ["c", "a"]);
+        assert_eq!(cache.prune_with(ANY, |_| false).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_used_stays_and_what_is_damaged_goes() {
+        let (_place, cache) = cache(&["a", "b"]);
+        let used = cache.find(&tag("a"), &host()).unwrap();
+        let none = Limits { bytes: Some(0), age: None };
+        assert_eq!(cache.prune_with(none, |_| true).unwrap().len(), 1);
+        // Nobody goes on from it any more, and its files are there until its user ends.
+        cache.discard_used(&used);
+        assert!(cache.find(&tag("a"), &host()).is_none());
+        assert!(cache.store().garbage().unwrap().is_empty());
+        drop(used);
+        assert_eq!(cache.store().collect_garbage().unwrap().len(), 1);
+
+        make(cache.store(), "c");
+        fs::remove_file(cache.store().get(&tag("c")).unwrap().path(crate::snapshot::MEMORY)).unwrap();
+        assert!(cache.find(&tag("c"), &host()).is_none());
+        assert!(left(&cache).is_empty());
+        assert!(!cache.has_failed(&tag("c")));
+        cache.failed(&tag("c"));
+        assert!(cache.has_failed(&tag("c")));
+        cache.has_succeeded(&tag("c"));
+        assert!(!cache.has_failed(&tag("c")));
+    }
+
+    #[test]
+    fn one_at_a_time_prepares() {
+        let (_place, cache) = cache(&[]);
+        let lock = cache.begin().unwrap().unwrap();
+        assert!(cache.begin().unwrap().is_none());
+        drop(lock);
+        assert!(cache.begin().unwrap().is_some());
     }
 }

@@ -13,9 +13,12 @@ use super::{
 };
 use crate::{
     cli::podman::Run,
-    commands,
+    commands, exit,
+    hypervisor::Hypervisor,
+    image::StoredImage,
+    network::Request,
     output::Printer,
-    snapshot::Moment,
+    snapshot::{Moment, SnapshotTag},
     state::{Life, NewVm, ProcessType, Registry, RestartPolicy, RuntimeDir},
     storage::{DataDir, Lock},
     vm::{self, Input, Keep, Output, Plan, Starter, Timings},
@@ -29,7 +32,7 @@ const NICE: i32 = 19;
 
 /// Prepares a machine, and waits for it; prints its key.
 pub(super) fn run(arguments: &Run, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
-    let begin = |cache: &Cache| {
+    let begin = |cache: &Cache, _: &SnapshotTag| {
         let lock = cache.begin_after(|| printer.note("waiting for another fcvm that prepares a VM ..."))?;
         Ok(Some(lock))
     };
@@ -47,18 +50,22 @@ pub(super) fn by_the_way(arguments: &Run, data: &DataDir, printer: &Printer) -> 
         tracing::debug!(%error, "it has as much of the processors as others");
     }
     crate::failpoint::reach("preparer");
-    match prepare(arguments, |cache| Ok(cache.begin()?), data, printer) {
+    let begin = |cache: &Cache, key: &SnapshotTag| match cache.has_failed(key) {
+        true => Ok(None),
+        false => Ok(cache.begin()?),
+    };
+    match prepare(arguments, begin, data, printer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::debug!(error = format!("{error:#}"), "no VM was prepared");
-            ExitCode::from(crate::exit::FAILED)
+            ExitCode::from(exit::FAILED)
         }
     }
 }
 
 fn prepare(
     arguments: &Run,
-    begin: impl FnOnce(&Cache) -> anyhow::Result<Option<Lock>>,
+    begin: impl FnOnce(&Cache, &SnapshotTag) -> anyhow::Result<Option<Lock>>,
     data: &DataDir,
     printer: &Printer,
 ) -> anyhow::Result<()> {
@@ -78,21 +85,16 @@ fn prepare(
     if cache.find(&key, &host).is_some() {
         return Ok(printer.data(&key)?);
     }
-    let Some(_lock) = begin(&cache)? else { return Ok(()) };
+    let Some(_lock) = begin(&cache, &key)? else { return Ok(()) };
     crate::failpoint::reach("preparing");
     // Whoever had the lock may have made it.
     if cache.find(&key, &host).is_none() {
-        let saved = save(
-            arguments,
-            plan,
-            Keep { store: cache.store().clone(), tag: key.clone(), at: moment },
-            hypervisor,
-            &image,
-            data,
-            &mut timings,
-        );
-        if saved.is_err() {
-            cache.failed(&key);
+        let keep = Keep { store: cache.store().clone(), tag: key.clone(), at: moment };
+        let saved = save(arguments, plan, keep, (hypervisor, &image), data, &mut timings);
+        match &saved {
+            Ok(()) => cache.has_succeeded(&key),
+            Err(error) if exit::interruption(error).is_some() => {}
+            Err(_) => cache.failed(&key),
         }
         saved?;
     }
@@ -110,8 +112,7 @@ fn save(
     arguments: &Run,
     plan: Plan,
     keep: Keep,
-    hypervisor: &dyn crate::hypervisor::Hypervisor,
-    image: &crate::image::StoredImage,
+    (hypervisor, image): (&dyn Hypervisor, &StoredImage),
     data: &DataDir,
     timings: &mut Timings,
 ) -> anyhow::Result<()> {
@@ -132,7 +133,7 @@ fn save(
         mounts: Vec::new(),
     })?;
     // Its ports are its runs' own.
-    let request = crate::network::Request { publish: Vec::new(), publish_all: false, ..plan.network };
+    let request = Request { publish: Vec::new(), publish_all: false, ..plan.network };
     claim.allocate(&request, &[], &network::host_routes(&request)?)?;
     claim.update(|state| state.image_digest = Some(image.digest))?;
     let own = || claim.state().id.short().to_owned();
