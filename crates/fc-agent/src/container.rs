@@ -33,8 +33,16 @@ use tokio::{
 };
 
 use crate::{
-    descriptor::Descriptor, directory::Directory, exec::Running, guest::clock, podman, reaper::Reaper,
-    renamed, terminal::Terminal, volumes::Mounts,
+    descriptor::Descriptor,
+    directory::Directory,
+    exec::Running,
+    guest::clock,
+    podman,
+    prepared::{Gate, Purpose, WRAPPER, Waiting},
+    reaper::Reaper,
+    renamed,
+    terminal::Terminal,
+    volumes::Mounts,
 };
 
 /// Bytes moved at a time: as much as a pipe of ours holds.
@@ -93,6 +101,8 @@ pub(crate) struct Runs<'a> {
     pub(crate) reaper: &'a Reaper,
     pub(crate) known: &'a watch::Sender<Option<Running>>,
     pub(crate) mounts: &'a Mounts,
+    /// Where the container waits for what it is to run.
+    pub(crate) gate: Option<Gate>,
 }
 
 impl Runs<'_> {
@@ -101,9 +111,10 @@ impl Runs<'_> {
     /// # Errors
     /// Where Podman cannot be run.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let runtime = self.gate.as_ref().map(|_| WRAPPER);
         let mut arguments = match self.container.exists {
-            true => again(self.container)?,
-            false => podman::run_arguments(self.name, self.container),
+            true => again(self.container, runtime)?,
+            false => podman::run_arguments(self.name, self.container, runtime),
         };
         let mut size = self.container.terminal;
         loop {
@@ -120,16 +131,16 @@ impl Runs<'_> {
                     None => return Ok(()),
                 }
             }
-            arguments = again(self.container)?;
+            arguments = again(self.container, runtime)?;
         }
     }
 }
 
 /// Arguments of Podman for the container that is there.
-fn again(container: &Container) -> anyhow::Result<Vec<String>> {
+fn again(container: &Container, runtime: Option<&str>) -> anyhow::Result<Vec<String>> {
     let id = fs::read_to_string(podman::ID_FILE).context("no container is on the scratch disk")?;
     renamed::install().context("failed to write the container's name")?;
-    Ok(podman::start_arguments(id.trim(), container))
+    Ok(podman::start_arguments(id.trim(), container, runtime))
 }
 
 /// Runs the container to its end; the status as Podman gives it.
@@ -139,11 +150,14 @@ async fn run(
     size: &mut Option<TerminalSize>,
 ) -> anyhow::Result<u8> {
     let Runs { container, outbox, reaper, known, .. } = *runs;
-    let Runs { streams, wishes, .. } = runs;
+    let Runs { streams, wishes, gate, .. } = runs;
     // That of the run before.
     match fs::remove_file(podman::PID_FILE) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
+    }
+    if let Some(gate) = &gate {
+        gate.shut()?;
     }
     let mut started = PidFile::watch(podman::PID_FILE.into()).context("failed to watch for the container")?;
     let mut command = podman::command(arguments);
@@ -166,6 +180,7 @@ async fn run(
 
     let mut process: Option<AsyncFd<OwnedFd>> = None;
     let mut running = true;
+    let mut waiting = None;
     let status = loop {
         tokio::select! {
             status = &mut ended => break status?,
@@ -184,6 +199,20 @@ async fn run(
                 known.send_replace(None);
                 reach(outbox, Stage::ContainerEnded).await;
                 running = false;
+            }
+            runtime = asked(gate.as_ref()), if waiting.is_none() && process.is_none() => {
+                waiting = Some(runtime?);
+                reach(outbox, Stage::Waits).await;
+            }
+            purpose = purpose(gate.as_ref()), if waiting.is_some() => {
+                let purpose = purpose?;
+                if let (Some(terminal), Some(wanted)) = (&ends.terminal, purpose.program.terminal) {
+                    terminal.resize(wanted);
+                    *size = Some(wanted);
+                }
+                if let Some(runtime) = waiting.take() {
+                    runtime.go(&purpose).await?;
+                }
             }
             Some(wish) = wishes.recv(), if process.is_some() && running => match (wish, &process) {
                 (Wish::Signal(signal), Some(process)) => {
@@ -208,6 +237,22 @@ async fn run(
     }
     while outputs.join_next().await.is_some() {}
     Ok(code(status))
+}
+
+/// A runtime that waits to make the container, where they do.
+async fn asked(gate: Option<&Gate>) -> anyhow::Result<Waiting> {
+    match gate {
+        Some(gate) => gate.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What it is to make.
+async fn purpose(gate: Option<&Gate>) -> anyhow::Result<Purpose> {
+    match gate {
+        Some(gate) => gate.purpose().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn reach(outbox: &mpsc::Sender<ToHost>, stage: Stage) {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use fcvm_link::Stream;
-use fcvm_proto::{BootPlan, Failure, FailureKind, Interface, Job, Outcome, Port, Restore, ToHost};
+use fcvm_proto::{BootPlan, Failure, FailureKind, Interface, Job, Outcome, Port, Program, Restore, ToHost};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     guest::{self, Frozen, restored},
     init::{self, DeferredModules},
     podman,
+    prepared::{Gate, NotPrepared, Purpose},
     reaper::Reaper,
     tcp,
     volumes::{Lanes, Volumes},
@@ -39,8 +40,10 @@ pub(crate) struct Machine {
     frozen: Option<Frozen>,
     /// What interfaces were set up to be.
     interfaces: Vec<Interface>,
-    /// The epoch that was applied last.
-    epoch: Option<[u8; 16]>,
+    /// What was applied last.
+    restored: Option<Restore>,
+    /// What a container is to be that waits for it.
+    purpose: watch::Sender<Option<Purpose>>,
     /// Taken by the job.
     means: Option<Means>,
 }
@@ -53,6 +56,7 @@ struct Means {
     streams: container::Streams,
     wishes: mpsc::Receiver<Wish>,
     running: watch::Sender<Option<Running>>,
+    purpose: watch::Receiver<Option<Purpose>>,
 }
 
 impl Machine {
@@ -75,20 +79,22 @@ impl Machine {
             stderr: OutputStreams::new(stderr_end, &closed[1]),
         };
         let (running, runs) = watch::channel(None);
+        let (purpose, purposes) = watch::channel(None);
         Self {
             execs: Execs::new(reaper.clone(), runs.clone()),
             lanes,
             running: runs,
             diagnosis,
             frozen: None,
-            epoch: None,
             interfaces: Vec::new(),
+            restored: None,
+            purpose,
             outbox,
             reaper,
             streams: [stdin, stdout, stderr],
             closed,
             wishes,
-            means: Some(Means { root, volumes, streams, wishes: wishes_end, running }),
+            means: Some(Means { root, volumes, streams, wishes: wishes_end, running, purpose: purposes }),
         }
     }
 
@@ -170,7 +176,7 @@ impl Machine {
     /// # Errors
     /// Where it does not become that. The disk is thawed all the same.
     pub(crate) fn restore(&mut self, restore: &Restore) -> anyhow::Result<()> {
-        if self.epoch == Some(restore.epoch) {
+        if self.restored.as_ref().is_some_and(|restored| restored.epoch == restore.epoch) {
             return Ok(());
         }
         let container = self.running.borrow().clone();
@@ -179,8 +185,21 @@ impl Machine {
         applied?;
         self.interfaces.clone_from(&restore.network.interfaces);
         restored::write(restore, container.as_ref())?;
-        self.epoch = Some(restore.epoch);
+        self.restored = Some(restore.clone());
         Ok(())
+    }
+
+    /// Lets the container that waits for its program have it; once, as it then runs that.
+    pub(crate) fn run(&self, program: Program) {
+        let Some(Restore { identity, network, .. }) = self.restored.clone() else {
+            return tracing::warn!("a program for a guest that has not been restored");
+        };
+        let purpose = Purpose { program, identity, network };
+        self.purpose.send_if_modified(|current| {
+            let first = current.is_none();
+            current.get_or_insert(purpose);
+            first
+        });
     }
 
     /// Starts the job, once: a repeated plan is that of a host that reconnected.
@@ -223,7 +242,7 @@ async fn work(
     outbox: &mpsc::Sender<ToHost>,
     reaper: &Reaper,
 ) -> Result<(), JobError> {
-    let Means { root, volumes, streams, wishes, running } = means;
+    let Means { root, volumes, streams, wishes, running, purpose } = means;
     let disks = root.map_err(disk_error)?;
     if !PathBuf::from(podman::PROGRAM).exists() {
         let error = anyhow::anyhow!("the base disk has no `{}`", crate::podman::PROGRAM);
@@ -234,13 +253,19 @@ async fn work(
     let volume_error = |error| JobError { kind: FailureKind::Volume, error };
     let mounts = volumes.mount(&plan.volumes).await.map_err(volume_error)?;
     match plan.job {
-        Job::Container(container) => {
+        Job::Container(ref container) | Job::Prepare(ref container) => {
             let image =
                 disks.others.first().ok_or_else(|| anyhow::anyhow!("the machine has no image disk"))?;
             init::mount_image(image).map_err(disk_error)?;
-            podman::make_volumes(&container, reaper).await.map_err(volume_error)?;
-            let (name, container, known) = (&*plan.identity.name, &*container, &running);
-            Runs { name, container, streams, wishes, outbox, reaper, known, mounts: &mounts }.run().await?;
+            podman::make_volumes(container, reaper).await.map_err(volume_error)?;
+            let waits = matches!(plan.job, Job::Prepare(_));
+            let gate = waits.then(|| Gate::open(purpose)).transpose()?;
+            let (name, known, mounts) = (&*plan.identity.name, &running, &mounts);
+            let runs = Runs { name, container, streams, wishes, outbox, reaper, known, mounts, gate };
+            runs.run().await.map_err(|error| match error.is::<NotPrepared>() {
+                true => JobError { kind: FailureKind::NotPrepared, error },
+                false => error.into(),
+            })?;
         }
         Job::BuildImage => {
             build::run(&disks.others, reaper).await?;

@@ -6,7 +6,7 @@
 //!         -> Hello -> boot plan                 (session)
 //!         -> identity, clock, entropy, network  (guest)
 //!         -> volumes of the host                (volumes)
-//!         -> podman run                         (container)
+//!         -> podman run                         (container; prepared, where its program comes later)
 //!         -> outcome -> power off               (power)
 //! ```
 //! Every failure before the link stands goes to the console and powers off;
@@ -28,6 +28,7 @@ mod log;
 mod machine;
 mod podman;
 mod power;
+mod prepared;
 mod reaper;
 mod renamed;
 mod session;
@@ -59,6 +60,9 @@ fn main() -> ExitCode {
         };
     }
     if !getpid().is_init() {
+        if prepared::is_wrapper() {
+            return prepared::wrap();
+        }
         // The only thing a host may ask of this program.
         return log::console(&format!(
             "fc-agent {}: runs as PID 1 of an fcvm guest",

@@ -76,10 +76,13 @@ const SIG_PROXY: &str = "--sig-proxy=false";
 /// The container shares the VM's network and its streams are Podman's own
 /// (`passthrough`): nothing copies the output, nothing can lose its end. Only a
 /// terminal is the container's own, and Podman's is one beside it. It is not removed afterwards, as the whole disk goes. Podman would have an image's
-/// health checks run by timers of systemd, which there is not.
-pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
+/// health checks run by timers of systemd, which there is not. The OCI runtime is the usual one unless another is
+/// given.
+pub(crate) fn run_arguments(name: &str, container: &Container, runtime: Option<&str>) -> Vec<String> {
     let mut arguments: Vec<String> =
-        ["run", "--pull=never", "--network=host", "--no-healthcheck", SIG_PROXY].map(String::from).into();
+        runtime.map(|runtime| format!("--runtime={runtime}")).into_iter().collect();
+    arguments
+        .extend(["run", "--pull=never", "--network=host", "--no-healthcheck", SIG_PROXY].map(String::from));
     let mut option = |name: &str, value: &str| arguments.push(format!("--{name}={value}"));
     option("name", name);
     option("pidfile", PID_FILE);
@@ -134,8 +137,10 @@ pub(crate) fn run_arguments(name: &str, container: &Container) -> Vec<String> {
 
 /// Arguments of `podman start` for the container that [`run_arguments`] made, here or in the guest whose
 /// disk this one's is a copy of.
-pub(crate) fn start_arguments(id: &str, container: &Container) -> Vec<String> {
-    let mut arguments = vec![format!("--hooks-dir={}", renamed::HOOKS)];
+pub(crate) fn start_arguments(id: &str, container: &Container, runtime: Option<&str>) -> Vec<String> {
+    let mut arguments: Vec<String> =
+        runtime.map(|runtime| format!("--runtime={runtime}")).into_iter().collect();
+    arguments.push(format!("--hooks-dir={}", renamed::HOOKS));
     arguments.extend(["start", "--attach", SIG_PROXY].map(String::from));
     if container.terminal.is_some() {
         arguments.push("--detach-keys=".into());
@@ -162,7 +167,7 @@ mod tests {
             interactive: true,
             ..Container::default()
         };
-        let arguments = run_arguments("web", &container);
+        let arguments = run_arguments("web", &container, None);
         let image = arguments.iter().position(|argument| argument == "abc").unwrap();
         assert_eq!(arguments[image + 1..], ["sh", "-c", "--env=x"]);
         for expected in ["--name=web", "--env=A=b c", "--entrypoint=", "--cap-drop=all", "--interactive=true"]
@@ -170,5 +175,9 @@ mod tests {
             assert!(arguments[..image].iter().any(|argument| argument == expected), "{expected}");
         }
         assert!(!arguments.iter().any(|argument| argument.starts_with("--privileged")));
+        // Of Podman itself, and so before its command.
+        assert_eq!(run_arguments("web", &container, Some("/r"))[..2], ["--runtime=/r", "run"]);
+        let again = start_arguments("web", &container, Some("/r"));
+        assert_eq!((&*again[0], &*again[2]), ("--runtime=/r", "start"));
     }
 }

@@ -110,6 +110,7 @@ async fn session(
                     let failed = machine.restore(&restore).err().map(|error| format!("{error:#}"));
                     sender.send(&ToHost::Restored(failed)).await?;
                 }
+                Some(ToGuest::Run(program)) => machine.run(*program),
                 Some(ToGuest::OutputClosed(port)) => machine.close_output(port),
                 Some(ToGuest::PowerOff) => break End::PowerOff,
                 None => break End::SessionOver,

@@ -89,6 +89,9 @@ pub enum Job {
     /// that the host's writer does not understand, and its oracle in tests. The
     /// last two disks are the archive (read-only, raw) and a fresh ext4 to fill.
     BuildImage,
+    /// Make a container, and tell when it only lacks its program: [`Stage::Waits`](crate::Stage::Waits). It has
+    /// that of [`ToGuest::Run`](crate::ToGuest::Run), for which machines that go on from this one wait as well.
+    Prepare(Box<Container>),
 }
 
 /// A container, in Podman's terms. The texts of options with a syntax of their

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootPlan, Restore, TerminalSize};
+use crate::{BootPlan, Program, Restore, TerminalSize};
 
 /// The agent's first message in every session. Its leading fields never change
 /// their place, so that any two versions can tell each other apart.
@@ -49,6 +49,9 @@ pub enum ToGuest {
     Thaw,
     /// Answers the `Hello` of a guest that goes on from a snapshot. Answered by `Restored`.
     Restore(Box<Restore>),
+    /// After `Restore`, to a guest whose container waits: what it is to run. All that follows is as
+    /// after `Start`.
+    Run(Box<Program>),
 }
 
 /// Guest to host.
@@ -78,6 +81,8 @@ pub enum Stage {
     ContainerStarted,
     /// The container's process ended.
     ContainerEnded,
+    /// The container waits for its program: see [`Job::Prepare`](crate::Job::Prepare).
+    Waits,
 }
 
 /// How a job ended.
@@ -115,6 +120,8 @@ pub enum FailureKind {
     NotExecutable,
     /// A volume cannot be mounted.
     Volume,
+    /// The container that waits cannot be what it is told to be: another one, made for it, could.
+    NotPrepared,
 }
 
 /// A line of the agent's log.
@@ -241,5 +248,18 @@ mod tests {
         expected.extend([1, b'i', 1, b'n', 1, b'h', 3, 1, 4, 0, 0, 0, 0, 0]);
         assert_eq!(frame::encode(&ToGuest::Restore(Box::new(restore))).unwrap()[frame::HEADER..], expected);
         assert_eq!(frame::encode(&Job::BuildImage).unwrap()[frame::HEADER..], [1]);
+        let prepare = Job::Prepare(Box::new(Container { image: "m".into(), ..Container::default() }));
+        let mut expected = vec![2, 1, b'm'];
+        expected.extend([0; 17]);
+        assert_eq!(frame::encode(&prepare).unwrap()[frame::HEADER..], expected);
+        assert_eq!(frame::encode(&ToHost::Reached(Stage::Waits, 5)).unwrap()[frame::HEADER..], [1, 3, 5]);
+        let run = ToGuest::Run(Box::new(Program {
+            arguments: vec!["a".into()],
+            env: vec![("n".into(), "v".into())],
+            workdir: Some("/".into()),
+            terminal: Some(TerminalSize { rows: 1, columns: 2 }),
+        }));
+        let expected = [10, 1, 1, b'a', 1, 1, b'n', 1, b'v', 1, 1, b'/', 1, 1, 2];
+        assert_eq!(frame::encode(&run).unwrap()[frame::HEADER..], expected);
     }
 }

@@ -27,7 +27,7 @@ pub use control::{Failure, FailureKind, Hello, LogLevel, LogRecord, Outcome, Sta
 pub use exec::{ExecEvent, ExecOrder, ExecRequest, ExecTarget, TerminalSize};
 pub use frame::{FrameError, MAX_FRAME};
 pub use port::Port;
-pub use restore::Restore;
+pub use restore::{Program, Restore};
 pub use tcp::{TcpReply, TcpRequest};
 pub use transport::Transport;
 pub use volume::{Lane, Volume, VolumeKind};

@@ -5,6 +5,8 @@
 //! the command in the clone has written. Beside it, in turns: a cold `fcvm podman run` of the same image, to
 //! its first byte. All in one run, by the same clock.
 //!
+//! Then `fcvm podman run` itself: booted, and warm, with another command and environment than what was prepared.
+//!
 //! - *fcvm's own* is what is done before the hypervisor starts: plan, network, disk.
 //! - *PSS* is the hypervisors' share of memory as the kernel counts it, *private* what they alone have.
 //!
@@ -26,6 +28,8 @@ use procfs::process::Process;
 
 /// How many at once.
 const GROUPS: [usize; 3] = [1, 4, 10];
+/// Without it a run may start warm.
+const NO_SNAPSHOT: &str = "FCVM_NO_SNAPSHOT";
 /// How many are idle while their memory is looked at.
 const IDLE: usize = 10;
 
@@ -84,7 +88,34 @@ fn main() -> anyhow::Result<()> {
     }
 
     stages(&env, rounds)?;
+    warm_starts(&env, &cold_run, rounds)?;
     memory(&env)
+}
+
+/// A run of a container that boots, and one that goes on from a prepared VM, in turns.
+fn warm_starts(env: &TestEnv, cold_run: &[String], rounds: usize) -> anyhow::Result<()> {
+    let words: Vec<&str> = cold_run.iter().map(String::as_str).collect();
+    let Some((["podman", "run"], rest)) = words.split_at_checked(2) else { anyhow::bail!("no run") };
+    let prepare = env.fcvm().env_remove(NO_SNAPSHOT).args(["podman", "prepare"]).args(rest).run();
+    prepare.assert_code(0);
+    let (mut cold, mut warm) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        cold.push(to_first_byte(env.fcvm().args(cold_run).into_command())?);
+        // Of another command, with an environment of its own.
+        let (last, before) = words.split_last().context("no run")?;
+        let own =
+            [&before[..2], &["-e", "WORD=hi"], &before[2..before.len() - 1], &["sh", "-c", "echo $WORD"]];
+        ensure!(*last == "hi", "{last}");
+        let command = env.fcvm().env_remove(NO_SNAPSHOT).args(own.concat()).into_command();
+        warm.push(to_first_byte(command)?);
+    }
+    println!("\n| `fcvm podman run` to the first byte | ms, p50 | p95 | of a boot |\n|---|---:|---:|---:|");
+    let ground = at(&cold, 50);
+    for (name, times) in [("booted", &cold), ("warm", &warm)] {
+        let middle = at(times, 50);
+        println!("| {name} | {middle:.0} | {:.0} | {:.3} |", at(times, 95), middle / ground);
+    }
+    Ok(())
 }
 
 /// Where the time of one clone goes, by its owner's account.
@@ -145,7 +176,11 @@ fn memory(env: &TestEnv) -> anyhow::Result<()> {
 
 /// Milliseconds from a start of fcvm to the first byte of its output; it is waited for after that.
 fn first_byte(env: &TestEnv, arguments: &[String]) -> anyhow::Result<f64> {
-    let mut command: Command = env.fcvm().args(arguments).into_command();
+    to_first_byte(env.fcvm().args(arguments).into_command())
+}
+
+/// The same of any start.
+fn to_first_byte(mut command: Command) -> anyhow::Result<f64> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let begun = Instant::now();
     let mut child = command.spawn()?;

@@ -17,6 +17,7 @@ use crate::{
     storage::DataDirError,
     vm::{ExecError, VmError, control::ControlError},
     volume::VolumeError,
+    warm::WarmError,
 };
 
 /// Codes and what they mean, for the reference.
@@ -72,6 +73,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| of(cause, TemplateError::hint))
             .or_else(|| of(cause, VmError::hint))
             .or_else(|| of(cause, VolumeError::hint))
+            .or_else(|| of(cause, WarmError::hint))
             .or_else(|| of(cause, ControlError::hint))
             .or_else(|| of(cause, denied))
     })

@@ -24,3 +24,4 @@ pub mod state;
 pub mod storage;
 pub mod vm;
 pub mod volume;
+pub mod warm;

@@ -35,7 +35,9 @@ use serde::Deserialize;
 
 use super::process::{Capabilities, Limit, Process};
 
-/// Where the OCI runtime keeps what it knows of a container.
+/// The OCI runtime, which makes the container.
+pub(crate) const RUNTIME: &str = "/usr/bin/crun";
+/// Where it keeps what it knows of a container.
 pub(super) const RUNTIME_STATE: &str = "/run/crun";
 /// Where control groups are mounted.
 const CONTROL_GROUPS: &str = "/sys/fs/cgroup";

@@ -39,7 +39,7 @@ use tokio::{
 };
 
 pub(crate) use container::Running;
-pub(crate) use entrance::Entry;
+pub(crate) use entrance::{Entry, RUNTIME};
 use launch::{Launched, Streams};
 
 use crate::{container::code, reaper::Reaper};

@@ -4,7 +4,7 @@
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use anyhow::Context as _;
-use fcvm_proto::{Interface, Restore};
+use fcvm_proto::{Identity, Interface, Network, Restore};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{clock, connections, entropy, identity, interfaces};
@@ -45,12 +45,20 @@ pub(crate) fn apply(restore: &Restore, container: Option<&Running>, had: &[Inter
 pub(crate) fn write(restore: &Restore, container: Option<&Running>) -> anyhow::Result<()> {
     let Restore { identity, network, .. } = restore;
     identity::write(identity, network).context("failed to write the guest's identity")?;
-    if let Some(container) = container {
-        let directory = Path::new(CONTAINERS).join(&container.id).join("userdata");
-        identity::write_for_container(&directory, identity, network)
-            .context("failed to write the container's identity")?;
+    match container {
+        Some(container) => write_for(&container.id, identity, network),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The files that say to the container of that id who it is.
+///
+/// # Errors
+/// Where one cannot be written.
+pub(crate) fn write_for(container: &str, identity: &Identity, network: &Network) -> anyhow::Result<()> {
+    let directory = Path::new(CONTAINERS).join(container).join("userdata");
+    identity::write_for_container(&directory, identity, network)
+        .context("failed to write the container's identity")
 }
 
 /// A container's host name is that of a namespace of its own: this thread enters it and comes back.

@@ -30,6 +30,7 @@ pub mod stop;
 pub mod top;
 pub mod volume;
 pub mod wait;
+pub mod warm;
 
 use clap::{Parser, Subcommand};
 

@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use super::{health::Health, machine::Machine, network::Network, registry::Access, setup::Sources, size};
+use super::{
+    health::Health, machine::Machine, network::Network, registry::Access, setup::Sources, size, warm::Warm,
+};
 use crate::{
     hypervisor::Choice,
     image::{ImageRef, PullPolicy},
@@ -15,6 +17,12 @@ use crate::{
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Run(Box<Run>),
+    /// Prepare a VM from which runs like this one start warm.
+    ///
+    /// It takes the arguments of `fcvm podman run`, and runs nothing: what is prepared is for all runs of the image
+    /// that differ only in command, entry point, environment, working directory, labels, names and ports.
+    /// `fcvm podman run` does the same by itself, in the background, after the first such run.
+    Prepare(Box<Run>),
 }
 
 /// Run a container in a microVM of its own.
@@ -116,6 +124,8 @@ pub struct Run {
     pub pull: PullPolicy,
     #[command(flatten)]
     pub access: Access,
+    #[command(flatten, next_help_heading = "Warm start")]
+    pub warm: Warm,
     #[command(flatten, next_help_heading = "Health")]
     pub health: Health,
     #[command(flatten, next_help_heading = "Network")]

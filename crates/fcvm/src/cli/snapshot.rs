@@ -74,6 +74,9 @@ pub struct Ls {
     /// Print tags only
     #[arg(short, long)]
     pub quiet: bool,
+    /// Instead those that fcvm prepared for later runs; their tags are keys
+    #[arg(long)]
+    pub prepared: bool,
 }
 
 /// Remove all snapshots that nobody uses.
@@ -82,6 +85,9 @@ pub struct Prune {
     /// Only those made before: an age (90m, 24h, 7days) or a time (2026-01-31T12:00:00Z)
     #[arg(long, value_name = "AGE", value_parser = until)]
     pub until: Option<Timestamp>,
+    /// Instead those that fcvm prepared for later runs; with --until those that were not used since
+    #[arg(long)]
+    pub prepared: bool,
     /// Do not ask
     #[arg(short, long)]
     pub force: bool,

@@ -9,6 +9,7 @@ use crate::{
     snapshot,
     state::{Garbage, Registry, RuntimeDir},
     storage::DataDir,
+    warm::Cache,
 };
 
 /// Runs `fcvm gc`.
@@ -19,12 +20,16 @@ pub fn run(args: &Args, data: &DataDir, printer: &Printer) -> anyhow::Result<Exi
     let registry = Registry::new(data, RuntimeDir::from_env());
     let store = Store::open(data);
     let snapshots = snapshot::Store::open(data);
+    let cache = Cache::open(data);
+    let prepared = cache.store();
     let (vms, files, halves) = if args.dry_run {
         (registry.garbage()?, store.gc(Pruning::Dry)?, snapshots.garbage()?)
     } else {
         (registry.remove_garbage()?, store.gc(Pruning::Real)?, snapshots.collect_garbage()?)
     };
-    for garbage in vms.into_iter().chain(files.into_iter().chain(halves).map(Garbage::Path)) {
+    let unprepared = if args.dry_run { prepared.garbage()? } else { prepared.collect_garbage()? };
+    let files = files.into_iter().chain(halves).chain(unprepared);
+    for garbage in vms.into_iter().chain(files.map(Garbage::Path)) {
         printer.data(match garbage {
             Garbage::Vm(name) => format!("VM {name}, whose process died"),
             Garbage::Ended(name) => format!("VM {name}, whose process died, but for its record and log"),

@@ -42,6 +42,7 @@ use crate::{
     snapshot::Store as SnapshotStore,
     state::{Registry, RuntimeDir, StateError},
     storage::DataDir,
+    warm::Cache,
 };
 
 /// Parses the command line, runs the command and turns its end into an exit code.
@@ -147,5 +148,8 @@ fn collect_garbage(data: &DataDir) {
     }
     if let Err(error) = SnapshotStore::open(data).collect_garbage() {
         tracing::warn!(%error, "what interrupted work on snapshots left could not be removed");
+    }
+    if let Err(error) = Cache::open(data).store().collect_garbage() {
+        tracing::warn!(%error, "what interrupted work on prepared VMs left could not be removed");
     }
 }

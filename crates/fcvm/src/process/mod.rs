@@ -17,4 +17,6 @@ pub use namespaces::Namespaces;
 pub use owner::Owner;
 pub use parent::{ACKNOWLEDGED, Parent};
 pub use signal::{ParseSignalError, SignalNumber};
-pub use sys::{die_with_parent, keep_network_administration, show_namespace, unshare, watch};
+pub use sys::{
+    die_with_parent, keep_descriptors, keep_network_administration, show_namespace, unshare, watch,
+};

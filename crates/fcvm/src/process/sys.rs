@@ -41,6 +41,18 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) {
     unsafe { command.pre_exec(bind) };
 }
 
+/// Keeps all descriptors but the three standard ones from the programs that this process starts from now on:
+/// also those that whoever started it had left open, and which a program that outlives it would hold.
+///
+/// # Errors
+/// Where the kernel cannot do that.
+pub fn keep_descriptors() -> io::Result<()> {
+    // SAFETY: with this flag the call closes nothing, and changes what only an `exec` looks at.
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Has the child join these namespaces before it becomes the program.
 pub(super) fn join(command: &mut Command, namespaces: Arc<Namespaces>) {
     // SAFETY: between fork and exec only async-signal-safe code may run: `Namespaces::enter` makes

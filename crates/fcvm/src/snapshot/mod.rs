@@ -20,6 +20,7 @@ mod error;
 mod host;
 mod lock;
 mod manifest;
+mod moment;
 mod needs;
 mod partial;
 mod read;
@@ -27,7 +28,7 @@ mod saved;
 mod store;
 mod tag;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod unnamed;
@@ -39,6 +40,7 @@ pub use manifest::{
     Asset, BaseRecord, ContainerRecord, Contents, Cpu, Engine, FORMAT, FileRecord, ImageRecord,
     MachineRecord, Manifest, Origin, Stamp,
 };
+pub use moment::Moment;
 pub(crate) use needs::{assets, user_of_image};
 pub use partial::Partial;
 pub use saved::Snapshot;

@@ -60,6 +60,12 @@ impl Store {
         Self { root: data.snapshots(), data: data.clone() }
     }
 
+    /// Those that fcvm keeps for itself: their tags are keys. Nobody misses one that is gone.
+    #[must_use]
+    pub(crate) fn kept_in(root: PathBuf, data: &DataDir) -> Self {
+        Self { root, data: data.clone() }
+    }
+
     /// Begins a snapshot.
     ///
     /// # Errors
@@ -188,6 +194,21 @@ impl Store {
                 Ok(())
             }
         }
+    }
+
+    /// Takes the name from a snapshot that is used: nobody finds it any more, and it goes when its last user ends.
+    ///
+    /// # Errors
+    /// Where it cannot be renamed.
+    pub(crate) fn abandon(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        let directory = snapshot.directory();
+        let failed = || SnapshotError::io("remove", directory);
+        // Empty, and so replaced by the snapshot; what has such a name and is nobody's is garbage.
+        let doomed =
+            tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(&self.root).map_err(failed())?;
+        fs::rename(directory, doomed.path()).map_err(failed())?;
+        drop(doomed.keep());
+        Ok(())
     }
 
     /// Removes the snapshots that nobody uses and that were made before a time, where one is given: those

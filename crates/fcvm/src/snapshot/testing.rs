@@ -9,11 +9,11 @@ use super::{
     Cpu, Engine, FORMAT, Host, MEMORY, Manifest, Partial, SCRATCH, STATE, Snapshot, SnapshotTag, Store,
 };
 
-pub(super) fn tag(text: &str) -> SnapshotTag {
+pub(crate) fn tag(text: &str) -> SnapshotTag {
     text.parse().unwrap()
 }
 
-pub(super) fn host() -> Host {
+pub(crate) fn host() -> Host {
     Host {
         engine: Engine { name: "firecracker".into(), version: "1.16.1".into(), accelerator: "kvm".into() },
         cpu: Cpu { architecture: "x86_64".into(), vendor: "GenuineIntel".into(), model: "Some CPU".into() },
@@ -21,7 +21,7 @@ pub(super) fn host() -> Host {
 }
 
 /// What a snapshot says of itself, but for its files.
-pub(super) fn manifest(tag: &str) -> Manifest {
+pub(crate) fn manifest(tag: &str) -> Manifest {
     let digest = format!("sha256:{}", "ab".repeat(32));
     let file = json!({ "size": 0, "sha256": digest, "stamp": { "mtime": 0, "mtime_nanos": 0 } });
     let asset = |path: &str| json!({ "path": path, "sha256": digest });
@@ -48,7 +48,7 @@ pub(super) fn manifest(tag: &str) -> Manifest {
 }
 
 /// Writes files with holes, as a hypervisor would.
-pub(super) fn fill(partial: &Partial) {
+pub(crate) fn fill(partial: &Partial) {
     fs::write(partial.path(STATE), "devices").unwrap();
     for (name, length) in [(MEMORY, 8 << 20), (SCRATCH, (64 << 20) + 5)] {
         let file = fs::File::create(partial.path(name)).unwrap();
@@ -59,7 +59,7 @@ pub(super) fn fill(partial: &Partial) {
     }
 }
 
-pub(super) fn make(store: &Store, name: &str) -> Snapshot {
+pub(crate) fn make(store: &Store, name: &str) -> Snapshot {
     let partial = store.begin(&tag(name)).unwrap();
     fill(&partial);
     partial.commit(manifest(name)).unwrap()

@@ -22,7 +22,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{HealthStatus, Registry, StateError, Status, VmId, VmName, VmState};
+use super::{HealthStatus, ProcessType, Registry, StateError, Status, VmId, VmName, VmState};
 
 const FILE: &str = "events.jsonl";
 /// Bytes of the log, and as many of the one before it.
@@ -157,6 +157,10 @@ impl Registry {
     /// Writes down what lies between two records of a VM; to be called with the lock held. The log
     /// is a service: what cannot be written is missing in it, and nothing else fails.
     pub(super) fn tell(&self, old: Option<&VmState>, new: Option<&VmState>) {
+        // Nobody's VM: it is for later ones.
+        if old.or(new).is_some_and(|vm| vm.process_type == ProcessType::Prepare) {
+            return;
+        }
         let events = between(old, new);
         if events.is_empty() {
             return;

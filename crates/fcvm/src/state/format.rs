@@ -10,6 +10,7 @@ use crate::{
     hash::Digest,
     network::{NetworkRecord, PortRecord},
     process::Owner,
+    snapshot::Moment,
 };
 
 /// Version of the state file. A file of a newer one is left alone.
@@ -83,6 +84,9 @@ pub struct VmState {
     pub serve_pid: Option<i32>,
     /// For a clone: the snapshot it came from.
     pub snapshot_name: Option<String>,
+    /// When the machine was saved that this one went on from by itself, where it did not boot.
+    #[serde(default)]
+    pub warm_start: Option<Moment>,
     /// What the container has beside its image.
     #[serde(default)]
     pub mounts: Vec<MountRecord>,
@@ -176,6 +180,8 @@ pub enum ProcessType {
     Serve,
     /// `snapshot run`
     Clone,
+    /// `podman prepare`: for others to go on from
+    Prepare,
 }
 
 /// Where a VM is in its life.

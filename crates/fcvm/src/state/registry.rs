@@ -96,14 +96,14 @@ impl Registry {
         Ok(servers)
     }
 
-    /// All VMs on record, by name. Files that cannot be understood are
+    /// All VMs on record, by name, but for those that are only to be saved. Files that cannot be understood are
     /// left alone, with a warning.
     ///
     /// # Errors
     /// Where the directory cannot be read.
     pub fn list_all(&self) -> Result<Vec<VmState>, StateError> {
         let mut vms = self.read_all()?;
-        vms.retain(|vm| vm.process_type != ProcessType::Serve);
+        vms.retain(|vm| !matches!(vm.process_type, ProcessType::Serve | ProcessType::Prepare));
         vms.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(vms)
     }
@@ -168,6 +168,7 @@ impl Registry {
             memory_mib: vm.memory_mib,
             serve_pid: vm.serve_pid,
             snapshot_name: vm.snapshot.map(String::from),
+            warm_start: None,
             mounts: vm.mounts,
             network: None,
             ports: Vec::new(),

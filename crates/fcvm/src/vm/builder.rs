@@ -109,6 +109,7 @@ impl GuestBuilder<'_> {
             health: None,
             origin: None,
             tell_timings: false,
+            keep: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(run(self.hypervisor, &plan, &mut claim, &mut Timings::start()))?;

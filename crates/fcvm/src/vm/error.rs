@@ -127,6 +127,13 @@ pub enum VmError {
         /// The agent's words, cleaned.
         why: String,
     },
+    /// A machine that was booted to be saved was not.
+    #[error("failed to save the prepared VM")]
+    NotSaved {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Who serves its memory has ended.
     #[error("the page server {pid} of the VM has ended, and the VM with it")]
     ServerEnded {

@@ -25,6 +25,10 @@
 //! ```
 //! What fails on the way there ends it: there is nothing to boot again.
 //!
+//! One whose container waits for its program is told that as well, and then goes the way of one that boots, from
+//! `starting` on; what fails before the container runs is for the caller, who can have it boot. How such a machine
+//! is made: it boots, and is saved and ended once its container waits, or is healthy.
+//!
 //! A detached VM counts as running once the process that started it has heard of it.
 //!
 //! Whatever happens, the hypervisor is dead and the output drained when
@@ -55,5 +59,5 @@ pub use builder::GuestBuilder;
 pub use detach_keys::DetachKeys;
 pub use error::VmError;
 pub use exec::{Ends, ExecError, exec, exec_id};
-pub use run::{Input, Origin, Output, Plan, SavedMachine, Starter, run};
+pub use run::{Input, Keep, Origin, Output, Plan, SavedMachine, Starter, run};
 pub use timings::Timings;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fcvm_proto::{Job, session::LinkKey, volume::MAX_LANES};
+use fcvm_proto::{Job, Program, session::LinkKey, volume::MAX_LANES};
 use tokio::{task::spawn_blocking, time::sleep};
 use tracing::Instrument as _;
 
@@ -25,6 +25,7 @@ use crate::{
     network::{Network, NetworkError, Request, Setting},
     process::{Front, Owner, Parent, SignalNumber},
     setup::Assets,
+    snapshot::{Moment, SnapshotTag, Store},
     state::{Claim, HealthStatus, RestartPolicy, Status},
     storage::cow,
     volume::{Map, Server},
@@ -82,6 +83,19 @@ pub struct Plan {
     pub origin: Option<Origin>,
     /// Whether who waits for the start sees where its time went.
     pub tell_timings: bool,
+    /// Where the machine is to be saved, which then ends: it is for others to go on from.
+    pub keep: Option<Keep>,
+}
+
+/// A machine that is to be saved.
+#[derive(Debug)]
+pub struct Keep {
+    /// Where to.
+    pub store: Store,
+    /// What the snapshot is to be called.
+    pub tag: SnapshotTag,
+    /// When.
+    pub at: Moment,
 }
 
 /// What a clone is made of.
@@ -95,6 +109,8 @@ pub struct Origin {
     pub machine: Option<SavedMachine>,
     /// Who serves its memory, or would have: the machine ends with that process.
     pub server: Option<Owner>,
+    /// What the container is to run, where it waits for that; else it runs.
+    pub program: Option<Program>,
 }
 
 /// A machine that was saved while it ran.
@@ -139,7 +155,7 @@ pub enum Output {
 impl Plan {
     /// Whether somebody's program runs in the guest.
     fn has_workload(&self) -> bool {
-        matches!(self.job, Job::Container(_))
+        matches!(self.job, Job::Container(_) | Job::Prepare(_))
     }
 
     /// What it goes on from, where it does not boot.

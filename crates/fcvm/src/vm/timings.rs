@@ -38,7 +38,7 @@ impl Timings {
     }
 
     /// A boot begins again: what the failed one took counts as one piece.
-    pub(super) fn retry(&mut self) {
+    pub fn retry(&mut self) {
         self.marks.retain(|(what, _)| matches!(*what, "setup" | "image"));
         self.mark("failed boot");
     }
@@ -61,6 +61,7 @@ impl Timings {
                 Stage::Prepared => "agent",
                 Stage::ContainerStarted => "podman",
                 Stage::ContainerEnded => "container",
+                Stage::Waits => "container made",
             },
             nanos,
         );

@@ -5,7 +5,9 @@ pub(super) mod detach;
 mod id_files;
 mod machine;
 pub(super) mod network;
+mod prepare;
 pub(super) mod run;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -28,12 +30,17 @@ pub enum Role {
     Supervisor,
     /// Another fcvm, which stays before this one at the terminal.
     Attached,
+    /// Another fcvm that has run a container, so that the next one starts faster.
+    Preparer,
 }
 
 /// What a supervisor is called, as its argument 0: no option, so that no user finds it.
 const SUPERVISOR: &str = "fcvm-supervisor";
 /// The same of one that is attached to a terminal.
 const ATTACHED: &str = "fcvm-attached";
+
+/// The same of one that prepares a machine for runs like the one that it was started after.
+const PREPARER: &str = "fcvm-preparer";
 
 impl Role {
     /// What this process was started as.
@@ -42,6 +49,7 @@ impl Role {
         match std::env::args_os().next() {
             Some(name) if name == SUPERVISOR => Self::Supervisor,
             Some(name) if name == ATTACHED => Self::Attached,
+            Some(name) if name == PREPARER => Self::Preparer,
             _ => Self::User,
         }
     }
@@ -53,7 +61,15 @@ impl Role {
 /// What the command could not do.
 pub fn run(command: Command, role: Role, data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
     match (command, role) {
-        (Command::Run(arguments), Role::User) if arguments.detach => detach::run(data, printer),
+        (Command::Prepare(arguments), _) => prepare::run(&arguments, data, printer),
+        (Command::Run(arguments), Role::Preparer) => Ok(prepare::by_the_way(&arguments, data, printer)),
+        (Command::Run(arguments), Role::User) if arguments.detach => {
+            let code = detach::run(data, printer)?;
+            if code == ExitCode::SUCCESS {
+                warm::prepare_later(&arguments);
+            }
+            Ok(code)
+        }
         (Command::Run(arguments), Role::User)
             if arguments.interactive && arguments.tty && printer.stdin_is_terminal() =>
         {

@@ -5,7 +5,11 @@ use std::{error::Error as _, path::Path, process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use fcvm_proto::{Container, Job};
 
-use super::{id_files::IdFiles, machine, network};
+use super::{
+    id_files::IdFiles,
+    machine, network,
+    warm::{self, Warm},
+};
 use crate::{
     cli::{
         health::Health,
@@ -22,13 +26,13 @@ use crate::{
     output::{Printer, USUAL_SIZE, sanitize, terminal_size},
     process::SignalNumber,
     setup::{self, Assets, Overrides, Rebuild},
-    state::{Claim, Life, NewVm, Registry, RuntimeDir, StateError},
+    state::{Claim, Life, MountRecord, NewVm, Registry, RuntimeDir, StateError},
     storage::DataDir,
     vm::{
         self, GuestBuilder, Input, Output, Plan, Starter, Timings, VmError,
         log::{Show, Source},
     },
-    volume::{Mounts, VolumeError, VolumeStore},
+    volume::{Map, Mounts, VolumeError, VolumeStore},
 };
 
 /// How much is told of why a container did not start, in bytes.
@@ -45,19 +49,8 @@ pub(super) fn run(
         printer.warn("standard input is no terminal: the container's terminal takes it as it comes");
     }
     IdFiles::check(&arguments)?;
-    let Mounts { maps, records, volumes, mounts, filled } = mounts(&arguments, data)?;
-    let container = Container { volumes, mounts, filled_volumes: filled, ..container(&arguments)? };
-    let machine = machine::options(&arguments.machine)?;
-    let network = network::request(&arguments.network, data)?;
-    let selection = choose(&arguments, &machine, data, printer)?;
-    let sockets = selection.hypervisor.capabilities().stream_network;
-    let network = network.fitted(Behind { taps: can_make_taps(), sockets })?;
-    let overrides = Overrides::from(arguments.sources.clone());
-    let assets = if arguments.setup {
-        setup::ensure(data, &overrides, Rebuild::Missing, printer)?
-    } else {
-        Assets::locate(data, &overrides)?
-    };
+    let Ready { maps, records, container, machine, network, selection, assets } =
+        ready(&arguments, data, printer)?;
     let registry = Registry::new(data, RuntimeDir::from_env());
     crate::failpoint::reach("assets-located");
     let mut claim = registry.claim(NewVm {
@@ -84,19 +77,7 @@ pub(super) fn run(
     let id_files = IdFiles::write(&arguments, claim.state().id.as_str())?;
     crate::failpoint::reach("id-files-written");
     timings.mark("setup");
-    let store = Store::open(data);
-    let fallback = GuestBuilder { hypervisor: &*selection.hypervisor, assets: &assets, registry: &registry };
-    let image = match arguments.disk_builder {
-        Builder::Auto => resolve(&arguments, &store, printer, &WithFallback { first: HostBuilder, fallback }),
-        Builder::Host => resolve(&arguments, &store, printer, &HostBuilder),
-        Builder::Guest => resolve(&arguments, &store, printer, &fallback),
-    }?;
-    crate::failpoint::reach("image-resolved");
-    anyhow::ensure!(
-        has_command(&arguments, &image),
-        "no command or entrypoint provided, and no CMD or ENTRYPOINT from image `{}`",
-        arguments.image
-    );
+    let image = image(&arguments, &selection, &assets, data, printer)?;
     let _in_use = image.hold().with_context(|| format!("failed to lock image `{}`", arguments.image))?;
     crate::failpoint::reach("image-held");
     claim.update(|state| state.image_digest = Some(image.digest))?;
@@ -111,8 +92,27 @@ pub(super) fn run(
     };
     let container = with_proxies(&arguments, container, &image);
     let asked = Asked { container, machine, network };
-    let plan = Plan { maps, ..plan(&arguments, starter, assets, &image, asked, hostname) };
-    let ended = commands::block_on(vm::run(&*selection.hypervisor, &plan, &mut claim, &mut timings))?;
+    let mut plan = Plan { maps, ..plan(&arguments, starter, assets, &image, asked, hostname) };
+    let hypervisor = &*selection.hypervisor;
+    let warm = Warm::find(&arguments, &plan, &image, hypervisor, data);
+    let mut ended = None;
+    if let Some(entry) = &warm.entry {
+        plan.origin = Some(warm.origin(entry)?);
+        claim.update(|state| warm.tell(entry, &plan.network, state))?;
+        let result = commands::block_on(vm::run(hypervisor, &plan, &mut claim, &mut timings))?;
+        match result {
+            Err(error) if warm.may_boot(&error, claim.state()) => {
+                plan.origin = None;
+                claim.update(|state| state.warm_start = None)?;
+                timings.retry();
+            }
+            result => ended = Some(result),
+        }
+    }
+    let ended = match ended {
+        Some(ended) => ended,
+        None => commands::block_on(vm::run(hypervisor, &plan, &mut claim, &mut timings))?,
+    };
     if claim.state().started.is_some() {
         id_files.keep();
     } else if plan.output == Output::LogOnly && ended.is_ok() {
@@ -124,7 +124,66 @@ pub(super) fn run(
     if arguments.timings {
         printer.note(&timings);
     }
-    Ok(ExitCode::from(ended?))
+    let code = ended?;
+    // Of one in the background that is its parent's to begin: its own end may never come.
+    if warm.is_missing() && plan.output == Output::Inherited {
+        warm::prepare_later(&arguments);
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// What is known before there is a VM.
+pub(super) struct Ready {
+    pub(super) maps: Vec<Map>,
+    records: Vec<MountRecord>,
+    pub(super) container: Container,
+    pub(super) machine: MachineOptions,
+    pub(super) network: crate::network::Request,
+    pub(super) selection: Selection,
+    pub(super) assets: Assets,
+}
+
+/// Looks at all that was asked for, and at what the host has for it.
+pub(super) fn ready(arguments: &Run, data: &DataDir, printer: &Printer) -> anyhow::Result<Ready> {
+    let Mounts { maps, records, volumes, mounts, filled } = mounts(arguments, data)?;
+    let container = Container { volumes, mounts, filled_volumes: filled, ..container(arguments)? };
+    let machine = machine::options(&arguments.machine)?;
+    let network = network::request(&arguments.network, data)?;
+    let selection = choose(arguments, &machine, data, printer)?;
+    let sockets = selection.hypervisor.capabilities().stream_network;
+    let network = network.fitted(Behind { taps: can_make_taps(), sockets })?;
+    let overrides = Overrides::from(arguments.sources.clone());
+    let assets = if arguments.setup {
+        setup::ensure(data, &overrides, Rebuild::Missing, printer)?
+    } else {
+        Assets::locate(data, &overrides)?
+    };
+    Ok(Ready { maps, records, container, machine, network, selection, assets })
+}
+
+/// The image, with its disk.
+pub(super) fn image(
+    arguments: &Run,
+    selection: &Selection,
+    assets: &Assets,
+    data: &DataDir,
+    printer: &Printer,
+) -> anyhow::Result<StoredImage> {
+    let store = Store::open(data);
+    let registry = &Registry::new(data, RuntimeDir::from_env());
+    let fallback = GuestBuilder { hypervisor: &*selection.hypervisor, assets, registry };
+    let image = match arguments.disk_builder {
+        Builder::Auto => resolve(arguments, &store, printer, &WithFallback { first: HostBuilder, fallback }),
+        Builder::Host => resolve(arguments, &store, printer, &HostBuilder),
+        Builder::Guest => resolve(arguments, &store, printer, &fallback),
+    }?;
+    crate::failpoint::reach("image-resolved");
+    anyhow::ensure!(
+        has_command(arguments, &image),
+        "no command or entrypoint provided, and no CMD or ENTRYPOINT from image `{}`",
+        arguments.image
+    );
+    Ok(image)
 }
 
 /// Records how it ended.
@@ -230,14 +289,14 @@ fn container(arguments: &Run) -> anyhow::Result<Container> {
 }
 
 /// What was asked for, beside what is taken as it was given.
-struct Asked {
-    container: Container,
-    machine: MachineOptions,
-    network: crate::network::Request,
+pub(super) struct Asked {
+    pub(super) container: Container,
+    pub(super) machine: MachineOptions,
+    pub(super) network: crate::network::Request,
 }
 
 /// The host's proxies, which mean nothing without a network.
-fn with_proxies(arguments: &Run, mut container: Container, image: &StoredImage) -> Container {
+pub(super) fn with_proxies(arguments: &Run, mut container: Container, image: &StoredImage) -> Container {
     if arguments.network.http_proxy && arguments.network.network != Some(Mode::None) {
         let of_image = &image.config.config.env;
         let proxies = environment::proxies(&environment::host(), &container.env, of_image);
@@ -246,7 +305,7 @@ fn with_proxies(arguments: &Run, mut container: Container, image: &StoredImage) 
     container
 }
 
-fn plan(
+pub(super) fn plan(
     arguments: &Run,
     starter: Starter,
     assets: Assets,
@@ -291,6 +350,7 @@ fn plan(
         kept: !arguments.rm,
         origin: None,
         tell_timings: arguments.timings,
+        keep: None,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     snapshot::Store,
     storage::DataDir,
     vm::Starter,
+    warm::Cache,
 };
 
 /// Runs `fcvm snapshot`.
@@ -36,7 +37,9 @@ pub fn run(command: Command, role: Role, data: &DataDir, printer: &Printer) -> a
         Command::Export(args) => export::run(&args, &store, printer),
         Command::Import(args) => import::run(&args, &store, data, printer),
         Command::Inspect(args) => inspect::run(&args, &store, printer),
+        Command::Ls(args) if args.prepared => ls::run(&args, Cache::open(data).store(), data, printer),
         Command::Ls(args) => ls::run(&args, &store, data, printer),
+        Command::Prune(args) if args.prepared => prune::prepared(&args, &Cache::open(data), printer),
         Command::Prune(args) => prune::run(&args, &store, printer),
         Command::Rm(args) => Ok(rm::run(&args, &store, printer)),
         Command::Run(args) => clone(*args, role, data, printer),

@@ -314,11 +314,12 @@ fn plan(
         kept: !arguments.rm,
         origin: None,
         tell_timings: arguments.timings,
+        keep: None,
     }
 }
 
 /// What the VM is made of.
-fn origin(
+pub(in crate::commands) fn origin(
     snapshot: &Snapshot,
     pages: Option<PathBuf>,
     server: Option<Owner>,
@@ -335,7 +336,7 @@ fn origin(
         }
         Contents::Disk => None,
     };
-    Ok(Origin { id: manifest.id.clone(), scratch: snapshot.path(SCRATCH), machine, server })
+    Ok(Origin { id: manifest.id.clone(), scratch: snapshot.path(SCRATCH), machine, server, program: None })
 }
 
 /// The process of that number, which serves a snapshot.

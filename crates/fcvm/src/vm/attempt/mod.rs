@@ -23,7 +23,7 @@ use super::{
     heartbeat::{Beat, Heartbeat},
     outputs::Outputs,
     restarts::Restarts,
-    run::{Input, Plan},
+    run::{Input, Origin, Plan},
     signals::{Signals, Sizes},
     spool::Done,
     stopping::{Step, Stopping},
@@ -38,6 +38,7 @@ use crate::{
     },
     output::{RawMode, sanitize},
     process::{Owner, Parent, SignalNumber},
+    snapshot::Moment,
     state::{Claim, HealthStatus, Status, VmState},
     volume::{Server, Ways},
 };
@@ -109,6 +110,8 @@ pub(super) struct Attempt<'a> {
     messages: Tail,
     stopped: watch::Receiver<Option<Stop>>,
     started: bool,
+    /// Whether the container waits for its program.
+    waits: bool,
     /// Whether the container has had its input.
     fed: bool,
     /// Ours, while the container has it.
@@ -182,6 +185,7 @@ impl<'a> Attempt<'a> {
             messages,
             stopped: machine.stopped,
             started: false,
+            waits: false,
             fed: false,
             terminal: None,
             unheard: None,
@@ -223,10 +227,17 @@ impl<'a> Attempt<'a> {
             Sizes::listen().map_err(|source| VmError::Host { what: "listen to signals", source })?;
         let server = self.plan.origin.as_ref().and_then(|origin| origin.server.as_ref());
         let mut outcome = None;
-        if self.plan.saved().is_some() {
-            self.begin(&guest)?;
+        match &self.plan.origin {
+            Some(Origin { program: Some(program), .. }) => {
+                guest.order(ToGuest::Run(Box::new(program.clone())));
+            }
+            Some(Origin { machine: Some(_), .. }) => self.begin(&guest)?,
+            _ => {}
         }
         let status = loop {
+            if let Some(keep) = self.plan.keep.as_ref().filter(|keep| self.is_at(keep.at)) {
+                return self.keep(keep, &mut guest).await.map(|()| 0);
+            }
             if let Some(status) = outcome.filter(|_| filled && self.unheard.is_none())
                 && !self.rests(status)
             {
@@ -325,6 +336,7 @@ impl<'a> Attempt<'a> {
             ToHost::Log(record) => log(&record),
             ToHost::Reached(stage, nanos) => {
                 self.timings.reached(stage, nanos);
+                self.waits |= stage == Stage::Waits;
                 if stage == Stage::ContainerStarted && !self.started {
                     crate::failpoint::reach("container-started");
                     self.begin(guest)?;
@@ -369,6 +381,14 @@ impl<'a> Attempt<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the machine is what others are to go on from.
+    fn is_at(&self, moment: Moment) -> bool {
+        match moment {
+            Moment::Created => self.waits,
+            Moment::Healthy => self.started && self.claim.state().health_status == HealthStatus::Healthy,
+        }
     }
 
     /// Changes the record of a container that has begun: a full disk, say, is no reason to end it.

@@ -35,7 +35,7 @@ use crate::{
         VmError,
         control::{Reply, Saved, Wanted},
         guest::Guest,
-        run::random,
+        run::{Keep, random},
     },
 };
 
@@ -106,7 +106,8 @@ impl Attempt<'_> {
         guest: &mut Guest,
     ) -> Result<(), VmError> {
         let begun = Instant::now();
-        let written = self.write(&wanted, guest).await;
+        let store = Store::open(self.claim.data());
+        let written = self.write(&store, &wanted, guest).await;
         self.clear();
         let Written { partial, manifest, mut times } = match written {
             Ok(written) => written,
@@ -150,9 +151,32 @@ impl Attempt<'_> {
         }
     }
 
-    async fn write(&mut self, wanted: &Wanted, guest: &mut Guest) -> Result<Written, SavingError> {
+    /// Saves the machine for others to go on from.
+    ///
+    /// # Errors
+    /// Where there is no snapshot of it.
+    pub(super) async fn keep(&mut self, keep: &Keep, guest: &mut Guest) -> Result<(), VmError> {
+        let wanted = Wanted { tag: keep.tag.clone(), contents: Contents::Machine, base: None, unnamed: None };
+        let written = self.write(&keep.store, &wanted, guest).await;
+        self.clear();
+        let named = match written {
+            Ok(Written { partial, manifest, .. }) => spawn_blocking(move || partial.commit(manifest))
+                .await
+                .map_err(|error| VmError::NotSaved { source: error.into() })?
+                .map_err(SavingError::from),
+            Err(error) => Err(error),
+        };
+        named.map(drop).map_err(|error| VmError::NotSaved { source: error.into() })
+    }
+
+    async fn write(
+        &mut self,
+        store: &Store,
+        wanted: &Wanted,
+        guest: &mut Guest,
+    ) -> Result<Written, SavingError> {
         let &Wanted { ref tag, contents, ref base, ref unnamed } = wanted;
-        if !self.started {
+        if !self.started && self.plan.keep.is_none() {
             return Err(SavingError::NotRunning);
         }
         if !self.plan.maps.is_empty() {
@@ -160,7 +184,6 @@ impl Attempt<'_> {
         }
         self.clear();
         let manifest = self.manifest(tag, contents)?;
-        let store = Store::open(self.claim.data());
         let mut partial = match unnamed {
             Some(name) => store.begin_unnamed(name, tag)?,
             None => store.begin(tag)?,

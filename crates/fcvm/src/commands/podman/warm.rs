@@ -1,0 +1,201 @@
+//! A run and what is prepared for it.
+
+use std::{
+    env,
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+};
+
+use anyhow::Context as _;
+use fcvm_proto::{Container, FailureKind, Job, Program};
+
+use super::PREPARER;
+use crate::{
+    cli::podman::Run,
+    commands::snapshot::run::origin,
+    hypervisor::Hypervisor,
+    image::StoredImage,
+    network::{Mode, Request},
+    process::keep_descriptors,
+    snapshot::{Cpu, Host, Moment, Snapshot, SnapshotTag},
+    state::VmState,
+    storage::DataDir,
+    vm::{Origin, Plan, VmError},
+    warm::{Cache, DiskStamp, Fitness, NetworkShape, Shape, prepared, program, unfit},
+};
+
+/// What a run can go on from.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) key: SnapshotTag,
+    pub(super) host: Host,
+    pub(super) moment: Moment,
+    /// What its container is to run, where that is not in the machine.
+    program: Option<Program>,
+}
+
+impl Candidate {
+    /// That of a run; why there is none, where it has to boot.
+    ///
+    /// # Errors
+    /// Where what it depends on is not known.
+    pub(super) fn of(
+        arguments: &Run,
+        plan: &Plan,
+        image: &StoredImage,
+        hypervisor: &dyn Hypervisor,
+        data: &DataDir,
+    ) -> anyhow::Result<Result<Self, &'static str>> {
+        let moment = arguments.warm.cache_at;
+        let Job::Container(container) = &plan.job else { return Ok(Err("it runs no container")) };
+        let fitness = Fitness {
+            moment,
+            machine: &plan.machine,
+            limits: plan.scratch_limits,
+            maps: &plan.maps,
+            container,
+            restart: plan.restart_policy,
+        };
+        if let Some(reason) = unfit(&fitness) {
+            return Ok(Err(reason));
+        }
+        let program = match moment {
+            Moment::Created => match program(container, image) {
+                Some(program) => Some(program),
+                None => return Ok(Err("what Podman makes of the command is its own to know")),
+            },
+            Moment::Healthy => None,
+        };
+        let host = Host {
+            engine: hypervisor.engine(data)?,
+            cpu: Cpu::of_this_host().context("failed to find out which processor this host has")?,
+        };
+        let stamp = |path| {
+            DiskStamp::of(path).with_context(|| format!("failed to look at `{}`", image.disk.display()))
+        };
+        let runs = moment == Moment::Healthy;
+        let shape = Shape {
+            moment,
+            engine: host.engine.clone(),
+            cpu: host.cpu.clone(),
+            assets: Shape::assets(&plan.assets),
+            scratch: plan
+                .assets
+                .scratch_template
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            image: image.digest,
+            disk: stamp(&image.disk)?,
+            cpus: plan.cpus,
+            memory_mib: plan.memory_mib,
+            kernel_arguments: plan.kernel_arguments.clone(),
+            network: NetworkShape::of(&plan.network),
+            container: if runs { Container::clone(container) } else { prepared(container) },
+            hostname: arguments.hostname.as_ref().filter(|_| runs).map(|name| name.0.clone()),
+            health: plan.health.clone().filter(|_| runs),
+        };
+        Ok(Ok(Self { key: shape.key(), host, moment, program }))
+    }
+}
+
+/// A run's way to start warm, as far as there is one.
+#[derive(Debug)]
+pub(super) struct Warm {
+    cache: Cache,
+    candidate: Option<Candidate>,
+    /// What it goes on from: nobody removes it meanwhile.
+    pub(super) entry: Option<Snapshot>,
+}
+
+impl Warm {
+    /// Looks for what was prepared. A run that cannot start so boots, and is as good.
+    pub(super) fn find(
+        arguments: &Run,
+        plan: &Plan,
+        image: &StoredImage,
+        hypervisor: &dyn Hypervisor,
+        data: &DataDir,
+    ) -> Self {
+        let cache = Cache::open(data);
+        if arguments.warm.no_snapshot {
+            return Self { cache, candidate: None, entry: None };
+        }
+        let candidate = match Candidate::of(arguments, plan, image, hypervisor, data) {
+            Ok(Ok(candidate)) => Some(candidate),
+            Ok(Err(reason)) => {
+                tracing::debug!(reason, "it boots");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "it boots");
+                None
+            }
+        };
+        let entry = candidate.as_ref().and_then(|candidate| cache.find(&candidate.key, &candidate.host));
+        crate::failpoint::reach("warm-found");
+        Self { cache, candidate, entry }
+    }
+
+    /// What the machine goes on from.
+    pub(super) fn origin(&self, entry: &Snapshot) -> anyhow::Result<Origin> {
+        let program = self.candidate.as_ref().and_then(|candidate| candidate.program.clone());
+        Ok(Origin { program, ..origin(entry, None, None)? })
+    }
+
+    /// Records how it starts, and the hardware address that the machine has already.
+    pub(super) fn tell(&self, entry: &Snapshot, request: &Request, state: &mut VmState) {
+        state.warm_start = self.candidate.as_ref().map(|candidate| candidate.moment);
+        if let (Some(network), Some(saved)) = (&mut state.network, &entry.manifest().network)
+            && request.mode != Mode::None
+        {
+            network.mac = saved.mac;
+        }
+    }
+
+    /// Whether a run that failed so is to boot instead: nothing of its container has been seen. What it went on from
+    /// is not gone on from again, unless it only was the wrong thing for this one.
+    pub(super) fn may_boot(&self, error: &VmError, state: &VmState) -> bool {
+        if state.started.is_some() || matches!(error, VmError::Interrupted { .. }) {
+            return false;
+        }
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        if matches!(error, VmError::Guest { kind: FailureKind::NotPrepared, .. }) {
+            tracing::debug!(error = first, "it boots");
+        } else {
+            tracing::warn!(error = first, "a prepared VM is unusable, and goes; this one boots");
+            if let Some(entry) = &self.entry {
+                self.cache.discard_used(entry);
+            }
+        }
+        true
+    }
+
+    /// Whether there could be something to start from, and is nothing.
+    pub(super) fn is_missing(&self) -> bool {
+        match &self.candidate {
+            Some(candidate) => self.entry.is_none() && !self.cache.has_failed(&candidate.key),
+            None => false,
+        }
+    }
+}
+
+/// Has another process prepare a machine for runs like this one, when nobody waits for it.
+pub(super) fn prepare_later(arguments: &Run) {
+    if arguments.warm.no_snapshot {
+        return;
+    }
+    let start = || {
+        keep_descriptors()?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(PREPARER).args(env::args_os().skip(1));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.process_group(0).spawn()
+    };
+    match start() {
+        Ok(child) => tracing::debug!(pid = child.id(), "a VM is prepared for the next run"),
+        Err(error) => tracing::debug!(%error, "no VM is prepared for the next run"),
+    }
+}
