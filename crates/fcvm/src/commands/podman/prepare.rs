@@ -8,7 +8,7 @@ use rustix::process::{nice, setsid};
 
 use super::{
     network,
-    run::{Asked, Ready, image, plan, ready, with_proxies},
+    run::{Asked, Ready, check_command, image, plan, ready, with_proxies},
     warm::Candidate,
 };
 use crate::{
@@ -79,6 +79,9 @@ fn prepare(
     let plan = Plan { maps, ..plan(arguments, Starter::User, assets, &image, asked, String::new()) };
     let candidate = Candidate::of(arguments, &plan, &image, hypervisor, data)?
         .map_err(|reason| WarmError::Unfit { reason })?;
+    if candidate.moment == Moment::Healthy {
+        check_command(arguments, &image)?;
+    }
     timings.mark("setup");
     let Candidate { key, host, moment, .. } = candidate;
     let cache = Cache::open(data);

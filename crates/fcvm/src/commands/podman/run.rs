@@ -78,6 +78,7 @@ pub(super) fn run(
     crate::failpoint::reach("id-files-written");
     timings.mark("setup");
     let image = image(&arguments, &selection, &assets, data, printer)?;
+    check_command(&arguments, &image)?;
     let _in_use = image.hold().with_context(|| format!("failed to lock image `{}`", arguments.image))?;
     crate::failpoint::reach("image-held");
     claim.update(|state| state.image_digest = Some(image.digest))?;
@@ -178,12 +179,17 @@ pub(super) fn image(
         Builder::Guest => resolve(arguments, &store, printer, &fallback),
     }?;
     crate::failpoint::reach("image-resolved");
+    Ok(image)
+}
+
+/// Refuses to run nothing.
+pub(super) fn check_command(arguments: &Run, image: &StoredImage) -> anyhow::Result<()> {
     anyhow::ensure!(
-        has_command(arguments, &image),
+        has_command(arguments, image),
         "no command or entrypoint provided, and no CMD or ENTRYPOINT from image `{}`",
         arguments.image
     );
-    Ok(image)
+    Ok(())
 }
 
 /// Records how it ended.

@@ -30,8 +30,6 @@ pub(super) struct Candidate {
     pub(super) key: SnapshotTag,
     pub(super) host: Host,
     pub(super) moment: Moment,
-    /// What its container is to run, where that is not in the machine.
-    program: Option<Program>,
 }
 
 impl Candidate {
@@ -59,13 +57,6 @@ impl Candidate {
         if let Some(reason) = unfit(&fitness) {
             return Ok(Err(reason));
         }
-        let program = match moment {
-            Moment::Created => match program(container, image) {
-                Some(program) => Some(program),
-                None => return Ok(Err("what Podman makes of the command is its own to know")),
-            },
-            Moment::Healthy => None,
-        };
         let host = Host {
             engine: hypervisor.engine(data)?,
             cpu: Cpu::of_this_host().context("failed to find out which processor this host has")?,
@@ -96,7 +87,7 @@ impl Candidate {
             hostname: arguments.hostname.as_ref().filter(|_| runs).map(|name| name.0.clone()),
             health: plan.health.clone().filter(|_| runs),
         };
-        Ok(Ok(Self { key: shape.key(), host, moment, program }))
+        Ok(Ok(Self { key: shape.key(), host, moment }))
     }
 }
 
@@ -105,6 +96,8 @@ impl Candidate {
 pub(super) struct Warm {
     cache: Cache,
     candidate: Option<Candidate>,
+    /// What its container is to run, where that is not in the machine.
+    program: Option<Program>,
     /// What it goes on from: nobody removes it meanwhile.
     pub(super) entry: Option<Snapshot>,
 }
@@ -118,30 +111,38 @@ impl Warm {
         hypervisor: &dyn Hypervisor,
         data: &DataDir,
     ) -> Self {
-        let cache = Cache::open(data);
+        let mut warm = Self { cache: Cache::open(data), candidate: None, program: None, entry: None };
         if arguments.warm.no_snapshot {
-            return Self { cache, candidate: None, entry: None };
+            return warm;
         }
-        let candidate = match Candidate::of(arguments, plan, image, hypervisor, data) {
-            Ok(Ok(candidate)) => Some(candidate),
-            Ok(Err(reason)) => {
-                tracing::debug!(reason, "it boots");
-                None
-            }
-            Err(error) => {
-                tracing::debug!(error = format!("{error:#}"), "it boots");
-                None
-            }
+        let reason = match Candidate::of(arguments, plan, image, hypervisor, data) {
+            Ok(Ok(candidate)) => match (candidate.moment, &plan.job) {
+                (Moment::Created, Job::Container(container)) => {
+                    warm.program = program(container, image);
+                    warm.candidate = warm.program.is_some().then_some(candidate);
+                    warm.candidate.is_none().then(|| "what it runs is Podman's to know".to_owned())
+                }
+                _ => {
+                    warm.candidate = Some(candidate);
+                    None
+                }
+            },
+            Ok(Err(reason)) => Some(reason.to_owned()),
+            Err(error) => Some(format!("{error:#}")),
         };
-        let entry = candidate.as_ref().and_then(|candidate| cache.find(&candidate.key, &candidate.host));
+        if let Some(reason) = reason {
+            tracing::debug!(reason, "it boots");
+        }
+        if let Some(candidate) = &warm.candidate {
+            warm.entry = warm.cache.find(&candidate.key, &candidate.host);
+        }
         crate::failpoint::reach("warm-found");
-        Self { cache, candidate, entry }
+        warm
     }
 
     /// What the machine goes on from.
     pub(super) fn origin(&self, entry: &Snapshot) -> anyhow::Result<Origin> {
-        let program = self.candidate.as_ref().and_then(|candidate| candidate.program.clone());
-        Ok(Origin { program, ..origin(entry, None, None)? })
+        Ok(Origin { program: self.program.clone(), ..origin(entry, None, None)? })
     }
 
     /// Records how it starts, and the hardware address that the machine has already.
