@@ -72,7 +72,7 @@ fn users_and_directories() -> Vec<Case> {
         case(&["-w", "/plain"], &who).says(&["/plain"]).differs(
             255,
             126,
-            "crun calls it not executable, runc gives no reason",
+            "fcvm calls it not executable, runc gives no reason",
         ),
     ]);
     cases
