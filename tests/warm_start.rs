@@ -51,7 +51,7 @@ fn vm_a_warm_run_is_what_a_booted_one_would_be() {
     assert_eq!(prepare(&env, &["-e", "A=b", "--hostname", "other", "hello", "cat", "/nothing"]), key);
 
     let script = "cat /etc/hosts /etc/hostname; hostname; pwd; env | sort; id; grep Cap /proc/self/status; \
-                  mount | sed 's/[0-9a-f]\\{64\\}/ID/g; s/overlay.l.[A-Z0-9]*/L/g; s/size=[0-9]*k,nr_inodes=[0-9]*//'; \
+                  mount | sed 's/[0-9a-f]\\{64\\}/ID/g; s/overlay.l.[A-Z0-9]*/L/g; s/size=[0-9]*k,nr_inodes=[0-9]*//' | sort; \
                   ls -a / /dev; echo error >&2; exit 7";
     let options = ["--hostname", "here", "-w", "/etc", "-e", "A=b c", "-e", "PATH=/bin:/x", "hello"];
     let arguments = [&options[..], &["sh", "-c", script]].concat();
@@ -97,6 +97,7 @@ fn vm_a_warm_vm_lives_as_any_other() {
     assert_eq!(exec("hostname; cat /etc/hostname"), format!("{0}\n{0}", &id[..12]));
     let follower = env.fcvm().args(["logs", "--follow", "web"]).spawn();
     follower.wait_for_stdout("run 1\n");
+    exec("until grep -q ':0050 .* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done");
     let port = env.fcvm().args(["port", "web"]).run().ok();
     let address = port.rsplit(' ').next().unwrap().to_owned();
     assert_eq!(echo(TcpStream::connect(address).unwrap(), b"hello"), b"hello");

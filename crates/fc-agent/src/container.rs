@@ -186,7 +186,14 @@ async fn run(
             status = &mut ended => break status?,
             pid = started.appeared(), if process.is_none() && running => {
                 let pid = pid?;
-                known.send_replace(fs::read_to_string(podman::ID_FILE).ok().map(|id| Running::new(id, pid)));
+                let made = fs::read_to_string(podman::ID_FILE).ok().map(|id| Running::new(id, pid));
+                if let Some(made) = &made {
+                    tokio::select! {
+                        status = &mut ended => break status?,
+                        begun = made.begun() => begun.context("failed to watch for the container's start")?,
+                    }
+                }
+                known.send_replace(made);
                 crate::fault::reach("container");
                 reach(outbox, Stage::ContainerStarted).await;
                 match pidfd_open(pid, PidfdFlags::NONBLOCK) {

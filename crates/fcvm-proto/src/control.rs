@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(frame::encode(&Job::BuildImage).unwrap()[frame::HEADER..], [1]);
         let prepare = Job::Prepare(Box::new(Container { image: "m".into(), ..Container::default() }));
         let mut expected = vec![2, 1, b'm'];
-        expected.extend([0; 17]);
+        expected.extend([0; 18]);
         assert_eq!(frame::encode(&prepare).unwrap()[frame::HEADER..], expected);
         assert_eq!(frame::encode(&ToHost::Reached(Stage::Waits, 5)).unwrap()[frame::HEADER..], [1, 3, 5]);
         let run = ToGuest::Run(Box::new(Program {

@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
     for (name, stage) in ["disk frozen", "machine stands still", "all"].iter().zip(&saved) {
         println!("| {name} | {:.1} | {:.1} |", at(stage, 50), at(stage, 100));
     }
-    env.fcvm().args(["stop", "-t", "0", "source"]).run().assert_code(0);
+    env.fcvm().args(["rm", "-f", "source"]).run().assert_code(0);
 
     println!("\n| to the first byte | ms, p50 | p95 | of a cold start |\n|---|---:|---:|---:|");
     let clone = ["snapshot", "run", "--snapshot", "warm-0", "--exec", "echo hi"].map(String::from);

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, OnceLock},
     thread,
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use fcvm_proto::{ExecRequest, FailureKind};
-use rustix::{fs::inotify::WatchFlags, process::Pid};
+use rustix::{fs::inotify::WatchFlags, io::Errno, process::Pid};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -46,12 +46,33 @@ impl Running {
         Self { id, pid, entrance: Arc::default() }
     }
 
-    /// Finds out now what a command will need.
+    /// Waits until its program has begun, or it is gone: the runtime makes it and starts it in two steps, and
+    /// starts none that was killed before the second.
+    ///
+    /// # Errors
+    /// Where what the runtime does cannot be watched.
+    pub(crate) async fn begun(&self) -> anyhow::Result<()> {
+        let directory = self.state();
+        let removed = match Directory::watch(&directory, WatchFlags::DELETE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        };
+        while directory.join(START).exists() {
+            removed.changed().await?;
+        }
+        Ok(())
+    }
+
+    /// Finds out now what a command will need, where that is known.
     ///
     /// # Errors
     /// Where the container has just ended.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
-        self.entrance().map(drop)
+        if self.state().join(START).exists() { Ok(()) } else { self.entrance().map(drop) }
+    }
+
+    fn state(&self) -> PathBuf {
+        Path::new(RUNTIME_STATE).join(&self.id)
     }
 
     fn entrance(&self) -> anyhow::Result<Arc<Entrance>> {
@@ -131,6 +152,10 @@ async fn spawn(
 
 /// Why a command does not run.
 fn refused(report: Report, error: &io::Error, program: &str, workdir: &str) -> Refusal {
+    // Its first process has just ended.
+    if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) {
+        return absent();
+    }
     let not_found = error.kind() == io::ErrorKind::NotFound;
     let kind = if not_found { FailureKind::NotFound } else { FailureKind::NotExecutable };
     match report.failed() {
@@ -145,27 +170,22 @@ fn refused(report: Report, error: &io::Error, program: &str, workdir: &str) -> R
     }
 }
 
-/// The container once its program has begun: the runtime makes it and starts it in two steps, and runs
-/// no command before the second.
+fn absent() -> Refusal {
+    Refusal { kind: FailureKind::NotRunning, message: "the container does not run".into() }
+}
+
+/// The container once its program has begun.
 async fn begun(known: &mut watch::Receiver<Option<Running>>) -> Result<Running, Refusal> {
-    let absent = || Refusal { kind: FailureKind::NotRunning, message: "the container does not run".into() };
     let running = known.borrow_and_update().clone().ok_or_else(absent)?;
     // Then it has begun long ago.
     if running.entrance.get().is_some() {
         return Ok(running);
     }
-    let directory = Path::new(RUNTIME_STATE).join(&running.id);
-    let removed = Directory::watch(&directory, WatchFlags::DELETE)?;
-    while directory.join(START).exists() {
-        tokio::select! {
-            changed = removed.changed() => changed?,
-            changed = known.changed() => {
-                changed?;
-                if known.borrow_and_update().is_none() {
-                    return Err(absent());
-                }
-            }
+    tokio::select! {
+        begun = running.begun() => {
+            begun?;
+            Ok(running)
         }
+        _ = known.wait_for(Option::is_none) => Err(absent()),
     }
-    Ok(running)
 }

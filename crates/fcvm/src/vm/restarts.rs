@@ -24,11 +24,13 @@ pub(super) struct Restarts {
     ended: bool,
     /// Users who asked for one, and wait for it.
     asked: Vec<oneshot::Sender<Reply>>,
+    /// Whether it was tried for them.
+    tried: bool,
 }
 
 impl Restarts {
     pub(super) fn new(policy: RestartPolicy) -> Self {
-        Self { policy, pause: FIRST_PAUSE, began: None, ended: false, asked: Vec::new() }
+        Self { policy, pause: FIRST_PAUSE, began: None, ended: false, asked: Vec::new(), tried: false }
     }
 
     /// Whether the container has not run yet, as far as anybody knows.
@@ -39,6 +41,7 @@ impl Restarts {
     /// The container runs: who asked for that hears of it.
     pub(super) fn began(&mut self) {
         self.began = Some(Instant::now());
+        self.tried = false;
         for asked in self.asked.drain(..) {
             // Who asked may be gone.
             drop(asked.send(Reply::Done));
@@ -67,9 +70,15 @@ impl Restarts {
         if self.ended {
             return None;
         }
-        if !self.asked.is_empty() {
+        if !self.asked.is_empty() && !self.tried {
+            self.tried = true;
             return Some(Duration::ZERO);
         }
+        // It did not begin, and would not the next time.
+        for asked in self.asked.drain(..) {
+            drop(asked.send(Reply::Refused("its container does not start again: see `fcvm logs`".into())));
+        }
+        self.tried = false;
         self.policy.applies(failed, state.restarts).then(|| {
             if self.began.is_some_and(|began| began.elapsed() >= WELL) {
                 self.pause = FIRST_PAUSE;

@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fcvm_proto::{Job, Program, session::LinkKey, volume::MAX_LANES};
@@ -312,19 +312,21 @@ async fn attempt(
             signal = ending(signals) => Err(VmError::Interrupted { signal }),
         }
     };
-    let network = match tokio::join!(copying, connecting) {
-        (Err(error), Ok(Some(network))) => {
-            network.stop().await;
+    let (copied, network) = tokio::join!(copying, connecting);
+    let copied = match (copied, &network) {
+        (Err(error), Ok(Some(_))) => {
+            if let Ok(Some(network)) = network {
+                network.stop().await;
+            }
             return Err(error);
         }
-        (copied, network) => {
-            copied?;
-            network?
-        }
+        (copied, _) => copied?,
     };
+    let network = network?;
     crate::failpoint::reach("scratch-copied");
     if plan.saved().is_some() {
-        timings.mark("disk and network");
+        timings.mark_at("disk", copied);
+        timings.mark("network");
     }
     let launch = Launch { disks, outputs, network: network.as_ref() };
     let status = life(hypervisor, plan, boot, launch, claim, timings, signals).await;
@@ -418,11 +420,14 @@ async fn life(
     Ok(status)
 }
 
-/// A VM's own disk, in place of that of a boot that failed.
-async fn copy(template: PathBuf, scratch: PathBuf) -> Result<(), VmError> {
+/// A VM's own disk, in place of that of a boot that failed; when it was there.
+async fn copy(template: PathBuf, scratch: PathBuf) -> Result<Instant, VmError> {
     let path = scratch.clone();
-    let copying =
-        spawn_blocking(move || remove_scratch(&scratch).and_then(|()| cow::copy(&template, &scratch)));
+    let copying = spawn_blocking(move || {
+        remove_scratch(&scratch)?;
+        cow::copy(&template, &scratch)?;
+        Ok(Instant::now())
+    });
     let copied = copying.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     copied.map_err(|source| VmError::Scratch { path, source })
 }
