@@ -18,7 +18,7 @@ pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where Podman writes the process id of the container's first process.
 pub(crate) const PID_FILE: &str = "/run/fcvm/container.pid";
 /// Where Podman writes the container's id: on the disk that the container is on.
-pub(crate) const ID_FILE: &str = "/var/lib/containers/fcvm-container.id";
+pub(crate) const ID_FILE: &str = fcvm_proto::CONTAINER_ID;
 
 /// What Podman says when it is called; its end goes into the error.
 const LOG: &str = "/run/fcvm/podman.log";

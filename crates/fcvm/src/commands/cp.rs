@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use fcvm_proto::{ExecRequest, ExecTarget};
+use fcvm_proto::{CONTAINER_ID, ExecRequest, ExecTarget};
 use tokio::sync::oneshot;
 
 use super::block_on;
@@ -27,13 +27,14 @@ use crate::{
 const MAX_WORDS: u64 = 64 << 10;
 
 /// The guest's Podman, for the one container that it has: `cp FROM TO`, of which `CONTAINER` is one's beginning.
-const GET: &str = r#"exec podman cp "$(cat /run/fcvm/container.id):$1" -"#;
-const PUT: &str = r#"exec podman cp $2 - "$(cat /run/fcvm/container.id):$1""#;
+/// Its id is in the file `$0`.
+const GET: &str = r#"exec podman cp "$(cat "$0"):$1" -"#;
+const PUT: &str = r#"exec podman cp $2 - "$(cat "$0"):$1""#;
 /// By way of a directory, so that Podman decides what becomes of which name.
 const PUT_FILES: &str = r#"
 stage=$(mktemp -d -p /var/tmp) || exit
 trap 'rm -rf "$stage"' EXIT
-tar -x -p -C "$stage" && podman cp $2 "$stage/$3" "$(cat /run/fcvm/container.id):$1"
+tar -x -p -C "$stage" && podman cp $2 "$stage/$3" "$(cat "$0"):$1"
 "#;
 
 /// Runs `fcvm cp`.
@@ -126,7 +127,8 @@ impl Guest<'_> {
         given_up: Option<oneshot::Receiver<()>>,
     ) -> anyhow::Result<()> {
         let vm = self.registry.find(&self.vm)?;
-        let words = ["sh", "-c", script, "cp"].iter().chain(arguments).map(ToString::to_string).collect();
+        let words =
+            ["sh", "-c", script, CONTAINER_ID].iter().chain(arguments).map(ToString::to_string).collect();
         let mut request = ExecRequest::new(vm::exec_id()?, ExecTarget::Machine, words);
         request.interactive = stdin.is_some();
         let (said, stderr) = io::pipe()?;
