@@ -334,14 +334,19 @@ fn vm_stop_and_rm_may_be_killed_and_repeated() {
     env.assert_nothing_left();
     // The hypervisor dies while the supervisor is about to obey.
     let bell = Bell::new(&env);
-    let run = env.run(&["-d", "--name", "web", "hello", "sh", "-c", LOOP]);
-    bell.stop_at(run, "kill-ordered").run().assert_code(0);
-    let remove = env.fcvm().args(["rm", "-f", "web"]).spawn();
-    let supervisor = bell.wait();
-    env.kill_hypervisors();
-    resume(supervisor);
-    remove.wait().assert_code(0);
-    env.assert_nothing_left();
+    for (point, order) in [("kill-ordered", ["kill", "web"].as_slice()), ("end-ordered", &["rm", "-f", "web"])] {
+        let run = env.run(&["-d", "--name", "web", "hello", "sh", "-c", LOOP]);
+        bell.stop_at(run, point).run().assert_code(0);
+        let order = env.fcvm().args(order).spawn();
+        let supervisor = bell.wait();
+        env.kill_hypervisors();
+        resume(supervisor);
+        order.wait().assert_code(0);
+        // Whoever only kills it does not wait for its end.
+        env.wait_for_processes();
+        fcvm(&env, &["rm", "-f", "web"]).assert_code(0);
+        env.assert_nothing_left();
+    }
 }
 
 fn resume(pid: i32) {

@@ -1,6 +1,7 @@
 //! A terminal with a shell in it, as a user sees it: tmux.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader},
     os::fd::OwnedFd,
     path::PathBuf,
@@ -9,6 +10,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use rustix::termios::tcgetwinsize;
 
 use crate::{TestEnv, leaks, needs_programs};
 
@@ -97,9 +100,20 @@ impl Screen {
         self.tmux(&["send-keys", name]);
     }
 
-    /// Gives it another size.
+    /// Gives it another size. It has it on return: tmux itself tells the terminal a while later.
     pub fn resize(&self, columns: u16, rows: u16) {
         self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
+        let terminal = File::open(self.tmux(&["display-message", "-p", "#{pane_tty}"]).trim()).unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let size = tcgetwinsize(&terminal).unwrap();
+            if (size.ws_col, size.ws_row) == (columns, rows) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never {columns} x {rows}: {size:?}");
+            // Only the terminal's own processes have a signal of it.
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits until the screen is as wanted; its text.

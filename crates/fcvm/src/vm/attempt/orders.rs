@@ -53,6 +53,7 @@ impl Attempt<'_> {
                 Reply::Done
             }
             Action::End => {
+                crate::failpoint::reach("end-ordered");
                 self.restarts.end();
                 self.unwanted = true;
                 self.stopping.end_now();
