@@ -334,7 +334,9 @@ fn vm_stop_and_rm_may_be_killed_and_repeated() {
     env.assert_nothing_left();
     // The hypervisor dies while the supervisor is about to obey.
     let bell = Bell::new(&env);
-    for (point, order) in [("kill-ordered", ["kill", "web"].as_slice()), ("end-ordered", &["rm", "-f", "web"])] {
+    for (point, order) in
+        [("kill-ordered", ["kill", "web"].as_slice()), ("end-ordered", &["rm", "-f", "web"])]
+    {
         let run = env.run(&["-d", "--name", "web", "hello", "sh", "-c", LOOP]);
         bell.stop_at(run, point).run().assert_code(0);
         let order = env.fcvm().args(order).spawn();

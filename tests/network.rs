@@ -4,14 +4,13 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    thread,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use fcvm_testkit::{
     Entry, Layer, Output, Running, TestEnv, World, needs_programs, needs_root, noise, sha256,
-    talk::{PATIENCE, ask, echo, echo_tcp, echo_udp, serve},
+    talk::{PATIENCE, answer_names, ask, echo, echo_tcp, echo_udp, serve},
     world::{HOST, OUTSIDE, ROUTER},
 };
 
@@ -70,43 +69,7 @@ fn serve_outside(world: &World) {
             writeln!(stream, "{}", sha256(all.as_slice())).ok();
         }
     });
-    thread::spawn(move || resolver(&dns));
-}
-
-/// Answers for two names, and that there is no other.
-fn resolver(socket: &UdpSocket) {
-    let mut query = [0; 512];
-    while let Ok((length, from)) = socket.recv_from(&mut query) {
-        let query = &query[..length];
-        let mut labels = Vec::new();
-        let mut at = 12;
-        while let Some(&length @ 1..) = query.get(at) {
-            let end = at + 1 + usize::from(length);
-            labels.push(String::from_utf8_lossy(&query[at + 1..end]).to_lowercase());
-            at = end;
-        }
-        let kind = query[at + 2];
-        let addresses = match labels.join(".").as_str() {
-            NAME => Some(OUTSIDE),
-            OTHER_NAME => Some(ROUTER),
-            _ => None,
-        };
-        let mut answer = query[..at + 5].to_vec();
-        answer[2] = 0x81;
-        answer[3] = if addresses.is_some() { 0x80 } else { 0x83 };
-        answer[6..12].fill(0);
-        let data = addresses.and_then(|[v4, v6]| match kind {
-            1 => Some(v4.parse::<Ipv4Addr>().unwrap().octets().to_vec()),
-            28 => Some(v6.parse::<Ipv6Addr>().unwrap().octets().to_vec()),
-            _ => None,
-        });
-        if let Some(data) = data {
-            answer[7] = 1;
-            answer.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, u8::try_from(data.len()).unwrap()]);
-            answer.extend(data);
-        }
-        socket.send_to(&answer, from).ok();
-    }
+    answer_names(dns, &[(NAME, OUTSIDE), (OTHER_NAME, ROUTER)]);
 }
 
 /// What a guest's servers are: TCP and UDP that echo, one that resets, one that does not read.

@@ -7,14 +7,14 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use fcvm_testkit::{
     Entry, Layer, LoopMount, Output, Running, TestEnv, World, needs_programs, needs_root, skip,
-    talk::{PATIENCE, echo, echo_tcp},
+    talk::{PATIENCE, answer_names, echo, echo_tcp},
     world::OUTSIDE,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -178,6 +178,31 @@ fn vm_clones_draw_other_random_numbers() {
 }
 
 #[test]
+fn vm_timers_fire_when_they_are_due() {
+    let Some(env) = vm() else { return };
+    // The guest's own clock stands still while nothing runs, and that is what timers go by; the host's does not.
+    let script = "echo ready; sleep 3; echo rang; while :; do sleep 0.1; done";
+    start(&env, "source", script);
+    let ready = |vm: &str| {
+        let follower = env.fcvm().args(["logs", "--follow", vm]).spawn();
+        follower.wait_for_stdout("rang\n");
+        drop(follower.kill());
+    };
+    let follower = env.fcvm().args(["logs", "--follow", "source"]).spawn();
+    follower.wait_for_stdout("ready\n");
+    drop(follower.kill());
+    snapshot(&env, "source", "warm");
+    ready("source");
+    // Made when the time of the source has long come.
+    clone(&env, "warm", "clone");
+    ready("clone");
+    // Also those that are set in it.
+    let took = exec(&env, "clone", "a=$(date +%s); sleep 2; echo $(($(date +%s) - a))");
+    assert!(["2", "3"].contains(&&*took), "{took} s");
+    remove(&env, &["source", "clone"], &["warm"]);
+}
+
+#[test]
 fn vm_what_is_written_meanwhile_is_whole_in_a_clone() {
     let Some(env) = vm() else { return };
     // Each file holds its own name, many times.
@@ -291,9 +316,10 @@ fn root_vm_connections_end_and_new_ones_are_made() {
     }
     let Some(world) = World::new() else { return };
     let Some(env) = vm().map(|env| env.on(&world)) else { return };
-    let layer = Layer::new().busybox().with(Entry::symlink("bin/nc", "busybox"));
+    let layer = Layer::new().busybox().with(Entry::symlink("bin/nslookup", "busybox"));
     env.import("net", &layer.program("/usr/bin/socat").to_tar());
     echo_tcp(world.outside(|| TcpListener::bind(("::", ECHO)).unwrap()));
+    answer_names(world.outside(|| UdpSocket::bind((OUTSIDE[0], 53)).unwrap()), &[("far.example", OUTSIDE)]);
     // One connection that is spoken on, one on which it only waits; and a server.
     let script = format!(
         "socat TCP4-LISTEN:80,fork,reuseaddr PIPE &
@@ -304,7 +330,7 @@ fn root_vm_connections_end_and_new_ones_are_made() {
          echo ready; trap 'echo after >&3' USR1; while :; do sleep 0.1; done",
         far = OUTSIDE[0]
     );
-    let run = ["podman", "run", "-d", "--name", "source", "-m", "256m", "-p", "8080:80"];
+    let run = ["podman", "run", "-d", "--name", "source", "-m", "256m", "-p", "8080:80", "--dns", OUTSIDE[0]];
     let image = ["net", "sh", "-c", &script];
     env.fcvm().args(run).args(env.options()).args(image).run().assert_code(0);
     let follower = env.fcvm().args(["logs", "--follow", "source"]).spawn();
@@ -317,6 +343,9 @@ fn root_vm_connections_end_and_new_ones_are_made() {
     // In the source both go on.
     fcvm(&env, &["kill", "-s", "USR1", "source"]).assert_code(0);
     exec(&env, "source", "until grep -q after /out; do sleep 0.1; done; ! grep ended /out /waiting");
+    // So do names.
+    let known = exec(&env, "clone", "nslookup -type=a far.example");
+    assert!(known.contains(&format!("Address: {}", OUTSIDE[0])), "{known}");
     let new = format!("echo new | socat -t 100 - TCP4:{}:{ECHO}", OUTSIDE[0]);
     assert_eq!(exec(&env, "clone", &new), "new");
     // The same port of each, at addresses of their own.
@@ -548,9 +577,9 @@ fn vm_clones_that_start_while_their_server_ends_end_too() {
     // Asked to end when the first of several runs.
     let (server, pid) = serve(&env, "warm");
     let from = ["--pid", &pid.to_string()];
-    let names = ["a-1", "a-2", "a-3", "a-4", "a-5"];
-    let runs = |name: &str| env.fcvm().args(["snapshot", "run", "-d", "--name", name]).args(from).spawn();
-    let starting = names.map(runs);
+    let names: Vec<_> = (1..=20).map(|number| format!("a-{number}")).collect();
+    let runs = |name: &String| env.fcvm().args(["snapshot", "run", "-d", "--name", name]).args(from).spawn();
+    let starting: Vec<_> = names.iter().map(runs).collect();
     starting[0].wait_for_stdout("\n");
     kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
     server.wait().assert_code(0);

@@ -163,7 +163,7 @@ async fn run(
     let mut command = podman::command(arguments);
     let ends = Ends::given_to(&mut command, container.interactive, *size)?;
     reach(outbox, Stage::Prepared).await;
-    let (_, mut ended) = reaper.spawn(&mut command).await.context("failed to start podman")?;
+    let (podman, mut ended) = reaper.spawn(&mut command).await.context("failed to start podman")?;
     crate::fault::reach("podman");
     // Our copies of the pipes' ends would keep them open.
     drop(command);
@@ -178,6 +178,8 @@ async fn run(
         inputs.spawn(feed(streams.stdin.clone(), stdin));
     }
 
+    // What goes over a terminal goes through it.
+    let watcher = ends.terminal.is_none().then_some(podman);
     let mut process: Option<AsyncFd<OwnedFd>> = None;
     let mut running = true;
     let mut waiting = None;
@@ -186,7 +188,7 @@ async fn run(
             status = &mut ended => break status?,
             pid = started.appeared(), if process.is_none() && running => {
                 let pid = pid?;
-                let made = fs::read_to_string(podman::ID_FILE).ok().map(|id| Running::new(id, pid));
+                let made = fs::read_to_string(podman::ID_FILE).ok().map(|id| Running::new(id, pid, watcher));
                 if let Some(made) = &made {
                     tokio::select! {
                         status = &mut ended => break status?,
@@ -203,7 +205,9 @@ async fn run(
                 }
             }
             () = exited(process.as_ref()), if process.is_some() && running => {
-                known.send_replace(None);
+                if let Some(ended) = known.send_replace(None) {
+                    ended.relax();
+                }
                 reach(outbox, Stage::ContainerEnded).await;
                 running = false;
             }

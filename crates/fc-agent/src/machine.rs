@@ -11,7 +11,7 @@ use crate::{
     container::{self, InputStreams, OutputStreams, Runs, Wish},
     exec::{Execs, Running},
     fault,
-    guest::{self, Frozen, restored},
+    guest::{self, Frozen, restored::Readiness},
     init::{self, DeferredModules},
     podman,
     prepared::{Gate, NotPrepared, Purpose},
@@ -38,6 +38,8 @@ pub(crate) struct Machine {
     running: watch::Receiver<Option<Running>>,
     diagnosis: DeferredModules,
     frozen: Option<Frozen>,
+    /// To become another guest.
+    readiness: Option<Readiness>,
     /// What interfaces were set up to be.
     interfaces: Vec<Interface>,
     /// What was applied last.
@@ -86,6 +88,7 @@ impl Machine {
             running: runs,
             diagnosis,
             frozen: None,
+            readiness: None,
             interfaces: Vec::new(),
             restored: None,
             purpose,
@@ -145,6 +148,10 @@ impl Machine {
             tracing::debug!(error = format!("{error:#}"), "connections will not be ended");
         }
         let running = self.running.borrow().clone();
+        match Readiness::open(running.as_ref()) {
+            Ok(ready) => self.readiness = Some(ready),
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "a clone's start will take longer"),
+        }
         if let Some(Err(error)) = running.map(|running| running.prepare()) {
             tracing::debug!(error = format!("{error:#}"), "a command's start will take longer");
         }
@@ -164,9 +171,17 @@ impl Machine {
         }
     }
 
+    /// The guest is not one that will go on from a snapshot.
+    pub(crate) fn relax(&self) {
+        self.thaw();
+        if let Some(running) = &*self.running.borrow() {
+            running.relax();
+        }
+    }
+
     /// The scratch disk may change again.
-    pub(crate) fn thaw(&mut self) {
-        if let Some(frozen) = &mut self.frozen {
+    fn thaw(&self) {
+        if let Some(frozen) = &self.frozen {
             frozen.thaw();
         }
     }
@@ -179,14 +194,23 @@ impl Machine {
         if self.restored.as_ref().is_some_and(|restored| restored.epoch == restore.epoch) {
             return Ok(());
         }
-        let container = self.running.borrow().clone();
-        let applied = restored::apply(restore, container.as_ref(), &self.interfaces);
+        let renewed = self.ready().and_then(|ready| ready.renew(restore).map(|()| ready));
         self.thaw();
-        applied?;
+        let ready = renewed?;
+        ready.apply(restore, &self.interfaces)?;
+        // Kept, as to close it is work as well.
+        self.readiness = Some(ready);
         self.interfaces.clone_from(&restore.network.interfaces);
-        restored::write(restore, container.as_ref())?;
         self.restored = Some(restore.clone());
         Ok(())
+    }
+
+    fn ready(&mut self) -> anyhow::Result<Readiness> {
+        let container = self.running.borrow().clone();
+        match self.readiness.take().filter(|ready| ready.is_for(container.as_ref())) {
+            Some(ready) => Ok(ready),
+            None => Readiness::open(container.as_ref()),
+        }
     }
 
     /// Lets the container that waits for its program have it; once, as it then runs that.

@@ -50,7 +50,22 @@ impl Reaper {
         spawn(command, &mut *self.awaited.lock().await)
     }
 
-    /// The same, from a thread that may wait.
+    /// Awaits the end of a child of ours that somebody else starts; nothing where they do not.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub(crate) async fn adopt(
+        &self,
+        start: impl Future<Output = io::Result<Option<Pid>>>,
+    ) -> io::Result<Option<Spawned>> {
+        let mut awaited = self.awaited.lock().await;
+        let Some(pid) = start.await? else { return Ok(None) };
+        let (waiter, status) = oneshot::channel();
+        awaited.insert(pid, waiter);
+        Ok(Some((pid, status)))
+    }
+
+    /// The same as `spawn`, from a thread that may wait.
     ///
     /// # Errors
     /// Where it cannot be started.

@@ -105,7 +105,7 @@ async fn session(
                 }
                 Some(ToGuest::Ping(number)) => sender.send(&ToHost::Pong(number)).await?,
                 Some(ToGuest::Freeze(number)) => machine.freeze(number),
-                Some(ToGuest::Thaw) => machine.thaw(),
+                Some(ToGuest::Thaw) => machine.relax(),
                 Some(ToGuest::Restore(restore)) => {
                     let failed = machine.restore(&restore).err().map(|error| format!("{error:#}"));
                     sender.send(&ToHost::Restored(failed)).await?;

@@ -139,6 +139,159 @@ pub(crate) fn filter_system_calls(program: &[u8]) -> rustix::io::Result<()> {
     }
 }
 
+/// Forks a process that does this and ends, without anything that a process of its own does at its end.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn fork(child: &mut dyn FnMut()) -> io::Result<Pid> {
+    // SAFETY: what the child runs makes system calls only, as its callers see to: nothing is allocated, freed or
+    // locked. It does not return into code of the parent's.
+    match unsafe { libc::fork() } {
+        0 => {
+            child();
+            // SAFETY: it ends the process; no memory is involved.
+            unsafe { libc::_exit(0) }
+        }
+        pid => Pid::from_raw(pid.max(0)).ok_or_else(io::Error::last_os_error),
+    }
+}
+
+/// Has signals do what they do to a new program: those that this one handles or ignores, and those that it blocks.
+pub(crate) fn forget_signals() {
+    for signal in [libc::SIGPIPE, libc::SIGCHLD] {
+        // SAFETY: no memory is involved; the default is no function of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: a set of signals is bits, of which none is the empty set.
+    let none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set lives across the call; the old one is not asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+}
+
+/// Closes all descriptors but the standard ones and this, whoever has them: for a process that was forked, and has no
+/// use for what it inherited.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn close_all_but(kept: &OwnedFd) -> rustix::io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    let kept = libc::c_uint::try_from(kept.as_raw_fd()).map_err(|_| rustix::io::Errno::BADF)?;
+    let ranges = [(FIRST, kept.saturating_sub(1)), ((kept + 1).max(FIRST), libc::c_uint::MAX)];
+    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+        // SAFETY: no memory is involved. Who owns one of the descriptors lives in the other process; in this one
+        // nothing of it is used or dropped.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if result != 0 {
+            return Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error())
+                .unwrap_or(rustix::io::Errno::INVAL));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of stack for a process that only becomes a program.
+pub(crate) const SHORT_STACK: usize = 16 << 10;
+
+/// Room for pointers to strings, of which no more are ever made than fit.
+#[derive(Debug)]
+pub(crate) struct Pointers(Vec<*const libc::c_char>);
+
+impl Pointers {
+    /// Room for so many strings, in three lists.
+    pub(crate) fn new(strings: usize) -> Self {
+        Self(Vec::with_capacity(strings + 3))
+    }
+
+    fn push(&mut self, pointer: *const libc::c_char) -> rustix::io::Result<()> {
+        if self.0.len() == self.0.capacity() {
+            return Err(rustix::io::Errno::TOOBIG);
+        }
+        self.0.push(pointer);
+        Ok(())
+    }
+
+    /// Points at strings that each end with a 0: the first so many, so many more, and the rest. Where the second
+    /// and the third list begin; each ends with a null pointer.
+    fn fill(&mut self, mut strings: &[u8], counts: [usize; 2]) -> rustix::io::Result<[usize; 2]> {
+        self.0.clear();
+        let mut begin = [0; 2];
+        for (list, count) in [counts[0], counts[1], usize::MAX].into_iter().enumerate() {
+            for _ in 0..count {
+                let Ok(string) = std::ffi::CStr::from_bytes_until_nul(strings) else { break };
+                self.push(string.as_ptr())?;
+                strings = &strings[string.count_bytes() + 1..];
+            }
+            self.push(std::ptr::null())?;
+            if let Some(begin) = begin.get_mut(list) {
+                *begin = self.0.len();
+            }
+        }
+        Ok(begin)
+    }
+}
+
+/// Starts a program in a process whose parent is this one's, and which has what this one has. Of the strings, each
+/// of which ends with a 0, the first so many are where the program may be, as `execvp` tries them; then come its
+/// arguments, so many, and its environment. Returns when it has become the program, and allocates nothing.
+///
+/// # Errors
+/// The kernel's, of the last try that tells something; where there are more strings than there is room for.
+pub(crate) fn start_sibling(
+    strings: &[u8],
+    counts: [usize; 2],
+    pointers: &mut Pointers,
+    stack: &mut [u8],
+) -> rustix::io::Result<Pid> {
+    use rustix::io::Errno;
+    struct Order<'a> {
+        programs: &'a [*const libc::c_char],
+        arguments: &'a [*const libc::c_char],
+        environment: &'a [*const libc::c_char],
+        error: Option<Errno>,
+    }
+    extern "C" fn begin(order: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: it is the `Order` below, which nobody else uses: whoever made it waits.
+        let order = unsafe { &mut *order.cast::<Order<'_>>() };
+        // System calls only: the memory is the other's too.
+        rustix::process::setsid().ok();
+        let mut told = Errno::NOENT;
+        for program in order.programs {
+            // SAFETY: all are strings that end with 0, in lists that end with null.
+            unsafe { libc::execve(*program, order.arguments.as_ptr(), order.environment.as_ptr()) };
+            match Errno::from_io_error(&io::Error::last_os_error()) {
+                Some(Errno::NOENT | Errno::NOTDIR) | None => {}
+                Some(Errno::ACCESS) => told = Errno::ACCESS,
+                Some(error) => {
+                    told = error;
+                    break;
+                }
+            }
+        }
+        order.error = Some(told);
+        127
+    }
+    let [arguments, environment] = pointers.fill(strings, counts)?;
+    let lists = &pointers.0;
+    let mut order = Order {
+        // But for its null pointer.
+        programs: &lists[..arguments - 1],
+        arguments: &lists[arguments..environment],
+        environment: &lists[environment..],
+        error: None,
+    };
+    // Aligned as the ABI wants it.
+    let top = stack.as_mut_ptr_range().end.map_addr(|address| address & !15);
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: `begin` gets the order, which lives until the call returns: that is when the process has left this
+    // memory, or ended. Until then it alone uses the stack, of which this is the end.
+    let pid = unsafe { libc::clone(begin, top.cast(), flags, (&raw mut order).cast()) };
+    match (Pid::from_raw(pid.max(0)), order.error) {
+        (Some(pid), None) => Ok(pid),
+        (_, Some(error)) => Err(error),
+        (None, None) => Err(Errno::AGAIN),
+    }
+}
+
 /// A process that ended: its id and its wait status; `None` where none is waiting to be reaped.
 pub(crate) fn reap() -> Option<(Pid, std::process::ExitStatus)> {
     let mut status = 0;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
@@ -64,4 +64,42 @@ pub fn echo_udp(socket: UdpSocket) {
             drop(socket.send_to(&buffer[..length], from));
         }
     });
+}
+
+/// Answers questions for these names, whose addresses are of version 4 and of version 6, and that there is no other;
+/// until the test ends.
+pub fn answer_names(socket: UdpSocket, names: &'static [(&str, [&str; 2])]) {
+    thread::spawn(move || resolver(&socket, names));
+}
+
+fn resolver(socket: &UdpSocket, names: &[(&str, [&str; 2])]) {
+    let mut query = [0; 512];
+    while let Ok((length, from)) = socket.recv_from(&mut query) {
+        let query = &query[..length];
+        let mut labels = Vec::new();
+        let mut at = 12;
+        while let Some(&length @ 1..) = query.get(at) {
+            let end = at + 1 + usize::from(length);
+            labels.push(String::from_utf8_lossy(&query[at + 1..end]).to_lowercase());
+            at = end;
+        }
+        let kind = query[at + 2];
+        let name = labels.join(".");
+        let addresses = names.iter().find_map(|(known, addresses)| (*known == name).then_some(*addresses));
+        let mut answer = query[..at + 5].to_vec();
+        answer[2] = 0x81;
+        answer[3] = if addresses.is_some() { 0x80 } else { 0x83 };
+        answer[6..12].fill(0);
+        let data = addresses.and_then(|[v4, v6]| match kind {
+            1 => Some(v4.parse::<Ipv4Addr>().unwrap().octets().to_vec()),
+            28 => Some(v6.parse::<Ipv6Addr>().unwrap().octets().to_vec()),
+            _ => None,
+        });
+        if let Some(data) = data {
+            answer[7] = 1;
+            answer.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, u8::try_from(data.len()).unwrap()]);
+            answer.extend(data);
+        }
+        socket.send_to(&answer, from).ok();
+    }
 }

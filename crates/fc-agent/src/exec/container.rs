@@ -3,22 +3,29 @@
 use std::{
     borrow::Cow,
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
 };
 
 use anyhow::Context as _;
 use fcvm_proto::{ExecRequest, FailureKind};
-use rustix::{fs::inotify::WatchFlags, io::Errno, process::Pid};
+use rustix::{
+    fs::inotify::WatchFlags,
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+};
 use tokio::sync::{oneshot, watch};
 
 use super::{
     Refusal,
     entrance::{Entrance, RUNTIME_STATE, Report},
-    launch::{Launched, Pipes},
-    process, users,
+    launch::{Given, Launched, Pipes},
+    process::{self, Process},
+    users,
+    zygote::Zygote,
 };
 use crate::{
     directory::Directory,
@@ -37,13 +44,17 @@ pub(crate) struct Running {
     pub(crate) id: String,
     /// Its first process.
     pub(crate) pid: Pid,
+    /// Podman, which looks now and then whether it still runs; not where it moves what goes over a terminal.
+    watcher: Option<Pid>,
     /// Found out once.
     entrance: Arc<OnceLock<Arc<Entrance>>>,
+    /// For the next command.
+    zygote: Arc<Mutex<Option<Zygote>>>,
 }
 
 impl Running {
-    pub(crate) fn new(id: String, pid: Pid) -> Self {
-        Self { id, pid, entrance: Arc::default() }
+    pub(crate) fn new(id: String, pid: Pid, watcher: Option<Pid>) -> Self {
+        Self { id, pid, watcher, entrance: Arc::default(), zygote: Arc::default() }
     }
 
     /// Waits until its program has begun, or it is gone: the runtime makes it and starts it in two steps, and
@@ -63,12 +74,39 @@ impl Running {
         Ok(())
     }
 
-    /// Finds out now what a command will need, where that is known.
+    /// Does now what would be done while somebody waits for a guest that goes on from a snapshot: has a process
+    /// enter for the first command, and Podman not look after it, a hundred times a second: there that stays so until
+    /// the container has ended.
     ///
     /// # Errors
     /// Where the container has just ended.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
-        if self.state().join(START).exists() { Ok(()) } else { self.entrance().map(drop) }
+        if self.state().join(START).exists() {
+            return Ok(());
+        }
+        let entrance = self.entrance()?;
+        let process = process::usual(&entrance.process);
+        let (entry, _) = entrance.entry(&process, false)?;
+        *self.zygote() = Some(Zygote::fork(entry, process).context("failed to fork")?);
+        self.tell_watcher(Signal::STOP);
+        Ok(())
+    }
+
+    /// Ends what [`prepare`](Self::prepare) began, where nobody will use it.
+    pub(crate) fn relax(&self) {
+        drop(self.zygote().take());
+        self.tell_watcher(Signal::CONT);
+    }
+
+    fn tell_watcher(&self, signal: Signal) {
+        // It is a child of ours that has not been reaped, as the container runs.
+        if let Some(error) = self.watcher.and_then(|watcher| kill_process(watcher, signal).err()) {
+            tracing::debug!(%error, ?signal, "Podman got no signal");
+        }
+    }
+
+    fn zygote(&self) -> MutexGuard<'_, Option<Zygote>> {
+        self.zygote.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> PathBuf {
@@ -93,7 +131,8 @@ pub(super) async fn launch(
     mut known: watch::Receiver<Option<Running>>,
     reaper: &Reaper,
 ) -> Result<Launched, Refusal> {
-    let entrance = begun(&mut known).await?.entrance()?;
+    let running = begun(&mut known).await?;
+    let entrance = running.entrance()?;
     let mut own = Cow::Borrowed(&entrance.process);
     let user = match &request.user {
         Some(wanted) => {
@@ -104,39 +143,60 @@ pub(super) async fn launch(
         None => None,
     };
     let described = process::describe(&own, request, user.as_ref());
-    let [program, arguments @ ..] = described.args.as_slice() else {
+    let Some(program) = described.args.first() else {
         return Err(anyhow::anyhow!("there is no command").into());
     };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(described.env.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
-    let (entry, report) = entrance.entry(&described, request.terminal.is_some())?;
-    sys::enter(&mut command, entry);
-    let (pipes, terminal) = match request.terminal {
-        Some(size) => {
-            let (master, other) = entrance.terminal().context("the container has no terminal for it")?;
-            command.stdin(other.try_clone()?).stdout(other.try_clone()?).stderr(other);
-            let terminal = Arc::new(Terminal::new(master, size)?);
-            (Pipes::terminal(&terminal, request.interactive), Some(terminal))
+    let Some(size) = request.terminal else {
+        let (pipes, given) = Pipes::of(request)?;
+        let ahead = running.zygote().take_if(|zygote| zygote.is_for(&described));
+        if let Some(zygote) = ahead {
+            let started = reaper.adopt(zygote.start(&described, &given)).await;
+            let started = started.map_err(|error| refused(None, &error, program, &described.cwd))?;
+            if let Some((pid, ended)) = started {
+                return Ok(Launched { ended, pid, pipes, terminal: None, starter: Some(zygote) });
+            }
         }
-        None => (Pipes::of(request, &mut command)?, None),
+        let (pid, ended) = spawn(entrance, &described, Way::Pipes(given), reaper).await?;
+        return Ok(Launched { ended, pid, pipes, terminal: None, starter: None });
     };
-    let (program, workdir) = (program.clone(), described.cwd.clone());
-    let spawned = spawn(entrance, command, reaper.clone()).await?;
-    let (pid, ended) = spawned.map_err(|error| refused(report, &error, &program, &workdir))?;
-    Ok(Launched { ended, pid, pipes, terminal })
+    let (master, other) = entrance.terminal().context("the container has no terminal for it")?;
+    let (pid, ended) = spawn(entrance, &described, Way::Terminal(other), reaper).await?;
+    let terminal = Arc::new(Terminal::new(master, size)?);
+    let pipes = Pipes::terminal(&terminal, request.interactive);
+    Ok(Launched { ended, pid, pipes, terminal: Some(terminal), starter: None })
+}
+
+/// What a command has as its standard descriptors.
+#[derive(Debug)]
+enum Way {
+    Pipes(Given),
+    Terminal(OwnedFd),
 }
 
 /// Starts it from a thread of its own: the thread's children are the container's from then on, and the file system of
 /// their programs may make them wait.
 async fn spawn(
     entrance: Arc<Entrance>,
-    mut command: Command,
-    reaper: Reaper,
-) -> anyhow::Result<io::Result<Spawned>> {
+    process: &Process,
+    way: Way,
+    reaper: &Reaper,
+) -> Result<Spawned, Refusal> {
+    let program = process.args.first().map_or("", String::as_str);
+    let mut command = Command::new(program);
+    command
+        .args(process.args.iter().skip(1))
+        .env_clear()
+        .envs(process.env.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
+    let (entry, report) = entrance.entry(process, matches!(way, Way::Terminal(_)))?;
+    sys::enter(&mut command, entry);
+    match way {
+        Way::Pipes(given) => given.give_to(&mut command),
+        Way::Terminal(end) => {
+            command.stdin(end.try_clone()?).stdout(end.try_clone()?).stderr(end);
+        }
+    }
     let (sender, spawned) = oneshot::channel();
+    let reaper = reaper.clone();
     let begin = move || {
         let adopted = entrance.adopt_children().map_err(io::Error::from);
         let result = adopted.and_then(|()| reaper.spawn_blocking(&mut command));
@@ -147,18 +207,19 @@ async fn spawn(
         }
     };
     thread::Builder::new().name("exec".into()).spawn(begin).context("failed to start a thread")?;
-    spawned.await.context("the command's thread ended")
+    let spawned = spawned.await.context("the command's thread ended")?;
+    spawned.map_err(|error| refused(Some(report), &error, program, &process.cwd))
 }
 
 /// Why a command does not run.
-fn refused(report: Report, error: &io::Error, program: &str, workdir: &str) -> Refusal {
+fn refused(report: Option<Report>, error: &io::Error, program: &str, workdir: &str) -> Refusal {
     // Its first process has just ended.
     if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) {
         return absent();
     }
     let not_found = error.kind() == io::ErrorKind::NotFound;
     let kind = if not_found { FailureKind::NotFound } else { FailureKind::NotExecutable };
-    match report.failed() {
+    match report.and_then(Report::failed) {
         Some((_, true)) => Refusal { kind, message: format!("working directory `{workdir}`: {error}") },
         Some((step, false)) => {
             Refusal { kind: FailureKind::NotExecutable, message: format!("failed to {step}: {error}") }

@@ -325,7 +325,9 @@ impl Entry {
             | ThreadNameSpaceType::CONTROL_GROUP
             | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
             | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-            | ThreadNameSpaceType::NETWORK;
+            | ThreadNameSpaceType::NETWORK
+            // For its children, where it is not there already.
+            | ThreadNameSpaceType::PROCESS_ID;
         move_into_thread_name_spaces(self.init.as_fd(), all)?;
         fchdir(&self.root)?;
         chroot(c".")

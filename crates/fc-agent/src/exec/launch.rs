@@ -19,6 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
+use super::zygote::Zygote;
 use crate::{descriptor::Descriptor, terminal::Terminal};
 
 /// Bytes moved at a time.
@@ -31,6 +32,8 @@ pub(super) struct Launched {
     pub(super) pid: Pid,
     pub(super) pipes: Pipes,
     pub(super) terminal: Option<Arc<Terminal>>,
+    /// What has started it, and stays until it has ended.
+    pub(super) starter: Option<Zygote>,
 }
 
 /// Streams of the host for one command.
@@ -39,6 +42,25 @@ pub(super) struct Streams {
     pub(super) stdin: oneshot::Receiver<Stream>,
     pub(super) stdout: oneshot::Receiver<Stream>,
     pub(super) stderr: oneshot::Receiver<Stream>,
+}
+
+/// What a command is given as its standard descriptors: nothing where there is none.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+impl Given {
+    pub(super) fn ends(&self) -> [Option<&OwnedFd>; 3] {
+        [&self.stdin, &self.stdout, &self.stderr].map(Option::as_ref)
+    }
+
+    pub(super) fn give_to(self, command: &mut Command) {
+        let end = |end: Option<OwnedFd>| end.map_or_else(Stdio::null, Stdio::from);
+        command.stdin(end(self.stdin)).stdout(end(self.stdout)).stderr(end(self.stderr));
+    }
 }
 
 /// Our ends of a command's descriptors.
@@ -50,27 +72,26 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    /// Pipes as the request wants them, their other ends given to the command.
+    /// Pipes as the request wants them, and their other ends.
     ///
     /// # Errors
     /// Where there are no more.
-    pub(super) fn of(request: &ExecRequest, command: &mut Command) -> io::Result<Self> {
-        let mut pipes = Self::default();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    pub(super) fn of(request: &ExecRequest) -> io::Result<(Self, Given)> {
+        let (mut pipes, mut given) = (Self::default(), Given::default());
         if request.interactive {
             let (read, write) = pipe()?;
-            command.stdin(read);
+            given.stdin = Some(read);
             pipes.stdin = Some(Arc::new(Descriptor::new(write)?));
         }
         if !request.detach {
             let (read, write) = pipe()?;
-            command.stdout(write);
+            given.stdout = Some(write);
             pipes.stdout = Some(Arc::new(Descriptor::new(read)?));
             let (read, write) = pipe()?;
-            command.stderr(write);
+            given.stderr = Some(write);
             pipes.stderr = Some(Arc::new(Descriptor::new(read)?));
         }
-        Ok(pipes)
+        Ok((pipes, given))
     }
 
     /// A terminal in place of all of them.

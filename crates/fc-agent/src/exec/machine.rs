@@ -49,14 +49,15 @@ pub(super) async fn launch(request: &ExecRequest, reaper: &Reaper) -> Result<Lau
             pipes
         }
         None => {
-            let pipes = Pipes::of(request, &mut command)?;
+            let (pipes, given) = Pipes::of(request)?;
+            given.give_to(&mut command);
             command.process_group(0);
             pipes
         }
     };
     command.envs(request.env.iter().map(|(name, value)| (name, value)));
     let (pid, ended) = reaper.spawn(&mut command).await.map_err(|error| refused(program, &error))?;
-    Ok(Launched { ended, pid, pipes, terminal })
+    Ok(Launched { ended, pid, pipes, terminal, starter: None })
 }
 
 fn refused(program: &str, error: &io::Error) -> Refusal {

@@ -16,6 +16,7 @@ mod launch;
 mod machine;
 mod process;
 mod users;
+mod zygote;
 
 use std::{
     collections::HashMap,
@@ -194,7 +195,7 @@ async fn attend(
     mut orders: Orders,
     events: &mut Sender<ExecEvent, WriteHalf<Stream>>,
 ) -> Result<u8, Refusal> {
-    let Launched { mut ended, pid, pipes, terminal } = launched;
+    let Launched { mut ended, pid, pipes, terminal, starter: _starter } = launched;
     let pumps = pipes.pump(streams);
     // Where that fails it has already ended.
     let process = match pidfd_open(pid, PidfdFlags::NONBLOCK) {

@@ -91,6 +91,12 @@ pub(super) fn describe(container: &Process, request: &ExecRequest, user: Option<
     process
 }
 
+/// What a process has of which nothing special is asked, but for its program.
+pub(super) fn usual(container: &Process) -> Process {
+    let capabilities = capabilities(&container.capabilities, false, container.user.uid, false);
+    Process { capabilities, ..container.clone() }
+}
+
 /// Drops the home directory that Podman gave the container's own user, `home`: another user has another.
 /// One that somebody asked for stays.
 pub(super) fn forget_home(container: &mut Process, home: &str) {

@@ -1,7 +1,11 @@
 //! TCP connections that lead nowhere any more, since the guest goes on from a snapshot: ended, so that
 //! nobody waits for their other ends. By sock_diag(7), of which the structures are `linux/inet_diag.h`'s.
 
-use std::io;
+use std::{
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::FileExt as _},
+};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, send, socket};
 
@@ -28,38 +32,86 @@ const ADDRESS: usize = 16;
 /// As much as the kernel puts into one answer, and more.
 const LONGEST: usize = 32 << 10;
 
-/// Ends all connections but those within the guest; how many.
-///
-/// # Errors
-/// Where the kernel cannot tell of them, or cannot end them.
-pub(super) fn end() -> io::Result<usize> {
-    let socket = socket(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::SOCK_DIAG))?;
-    let mut ended = 0;
-    for family in [AddressFamily::INET, AddressFamily::INET6] {
-        let family = u8::try_from(family.as_raw()).map_err(io::Error::other)?;
-        send(&socket, &request(family, LIST, DUMP, &[0; IDENTITY]), SendFlags::empty())?;
-        for identity in listed(|answer| Ok(recv(&socket, answer, RecvFlags::empty())?.0))? {
-            send(&socket, &request(family, DESTROY, ACKNOWLEDGE, &identity), SendFlags::empty())?;
-            let mut answer = vec![0; LONGEST];
-            let length = recv(&socket, &mut answer[..], RecvFlags::empty())?.0;
-            match messages(&answer[..length]).next().map(|(_, message)| code(message)) {
-                Some(0) => ended += 1,
-                // It has ended meanwhile.
-                Some(error) if error == -rustix::io::Errno::NOENT.raw_os_error() => {}
-                Some(error) => return Err(io::Error::from_raw_os_error(-error)),
-                None => return Err(io::ErrorKind::InvalidData.into()),
+/// Asks the kernel about them.
+#[derive(Debug)]
+pub(super) struct Connections {
+    socket: OwnedFd,
+    /// Where the kernel counts sockets, by what it calls TCP's there: to ask for each takes much longer.
+    counts: Vec<(File, &'static str)>,
+}
+
+impl Connections {
+    /// # Errors
+    /// Where the kernel cannot tell of them.
+    pub(super) fn open() -> io::Result<Self> {
+        let socket = socket(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::SOCK_DIAG))?;
+        let counted = |(path, name)| Some((File::open(path).ok()?, name));
+        let counts = [("/proc/net/sockstat", "TCP"), ("/proc/net/sockstat6", "TCP6")];
+        Ok(Self { socket, counts: counts.into_iter().filter_map(counted).collect() })
+    }
+
+    /// Whether there is surely none.
+    fn none(&self) -> bool {
+        let mut text = [0; 1024];
+        self.counts.iter().all(|(file, name)| {
+            let read = file.read_at(&mut text, 0).unwrap_or(0);
+            std::str::from_utf8(&text[..read]).is_ok_and(|text| in_use(text, name) == Some(0))
+        }) && !self.counts.is_empty()
+    }
+
+    /// Ends all connections but those within the guest; how many.
+    ///
+    /// # Errors
+    /// Where the kernel cannot end them.
+    pub(super) fn end(&self) -> io::Result<usize> {
+        if self.none() {
+            return Ok(0);
+        }
+        let mut ended = 0;
+        let mut answer = vec![0; LONGEST];
+        for family in [AddressFamily::INET, AddressFamily::INET6] {
+            let family = u8::try_from(family.as_raw()).map_err(io::Error::other)?;
+            self.send(&request(family, LIST, DUMP, &[0; IDENTITY]))?;
+            for identity in listed(&mut answer, |answer| self.receive(answer))? {
+                self.send(&request(family, DESTROY, ACKNOWLEDGE, &identity))?;
+                let length = self.receive(&mut answer)?;
+                match messages(&answer[..length]).next().map(|(_, message)| code(message)) {
+                    Some(0) => ended += 1,
+                    // It has ended meanwhile.
+                    Some(error) if error == -rustix::io::Errno::NOENT.raw_os_error() => {}
+                    Some(error) => return Err(io::Error::from_raw_os_error(-error)),
+                    None => return Err(io::ErrorKind::InvalidData.into()),
+                }
             }
         }
+        Ok(ended)
     }
-    Ok(ended)
+
+    fn send(&self, message: &[u8]) -> io::Result<()> {
+        send(&self.socket, message, SendFlags::empty())?;
+        Ok(())
+    }
+
+    fn receive(&self, answer: &mut [u8]) -> io::Result<usize> {
+        let (length, _) = recv(&self.socket, &mut *answer, RecvFlags::empty())?;
+        Ok(length.min(answer.len()))
+    }
+}
+
+/// How many sockets of a protocol there are, of `/proc/net/sockstat`: `TCP: inuse 1 orphan 0 …`.
+fn in_use(text: &str, protocol: &str) -> Option<u32> {
+    let counts = text.lines().find_map(|line| line.strip_prefix(protocol)?.strip_prefix(": inuse "))?;
+    counts.split(' ').next()?.parse().ok()
 }
 
 /// The identities of connections, of the answers to a request for all.
-fn listed(mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<[u8; IDENTITY]>> {
+fn listed(
+    answer: &mut [u8],
+    mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>,
+) -> io::Result<Vec<[u8; IDENTITY]>> {
     let mut found = Vec::new();
-    let mut answer = vec![0; LONGEST];
     loop {
-        let length = receive(&mut answer)?;
+        let length = receive(answer)?;
         for (kind, message) in messages(&answer[..length]) {
             match kind {
                 DONE => return Ok(found),
@@ -148,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn sockets_are_counted_by_their_protocol() {
+        let text = "sockets: used 60\nTCP: inuse 12 orphan 0 tw 0 alloc 2 mem 0\nUDP: inuse 0 mem 0\n";
+        assert_eq!(in_use(text, "TCP"), Some(12));
+        assert_eq!(in_use("TCP6: inuse 0\nUDP6: inuse 3\n", "TCP6"), Some(0));
+        assert_eq!(in_use(text, "TCP6"), None);
+    }
+
+    #[test]
     fn answers_are_read_to_their_end_and_no_further() {
         let message = |kind: u16, body: &[u8]| {
             let mut message = u32::try_from(HEADER + body.len()).unwrap().to_ne_bytes().to_vec();
@@ -159,14 +219,15 @@ mod tests {
         let far = identity(v4([10, 0, 2, 100]), v4([192, 0, 2, 1]));
         let one = message(LIST, &[&[2, 1, 0, 0][..], &far, &[0; 20]].concat());
         let mut datagrams = vec![message(DONE, &[0; 4]), [one.clone(), one].concat()];
-        let found = listed(|answer| {
+        let mut answer = vec![0; LONGEST];
+        let found = listed(&mut answer, |answer| {
             let datagram = datagrams.pop().unwrap_or_default();
             answer[..datagram.len()].copy_from_slice(&datagram);
             Ok(datagram.len())
         });
         assert_eq!(found.unwrap(), [far, far]);
         let refused = message(ERROR, &(-2_i32).to_ne_bytes());
-        let failed = listed(|answer| {
+        let failed = listed(&mut answer, |answer| {
             answer[..refused.len()].copy_from_slice(&refused);
             Ok(refused.len())
         });

@@ -2,16 +2,30 @@
 
 use std::{fs::File, io};
 
-/// Has the kernel make its generators anew of the pool now, and not when it would come to it.
-pub(super) fn renew() -> io::Result<()> {
-    crate::sys::reseed(&File::options().write(true).open("/dev/random")?)
-}
+/// The kernel's pool of randomness.
+#[derive(Debug)]
+pub(super) struct Pool(File);
 
-/// Gives the kernel's pool the host's random bytes, in full 64-byte blocks.
-pub(super) fn add(bytes: &[u8]) -> io::Result<()> {
-    let pool = File::options().write(true).open("/dev/random")?;
-    for block in bytes.as_chunks().0 {
-        crate::sys::add_entropy(&pool, block)?;
+impl Pool {
+    /// # Errors
+    /// Where there is no `/dev/random`.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self(File::options().write(true).open("/dev/random")?))
     }
-    Ok(())
+
+    /// Gives it the host's random bytes, in full 64-byte blocks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn add(&self, bytes: &[u8]) -> io::Result<()> {
+        bytes.as_chunks().0.iter().try_for_each(|block| crate::sys::add_entropy(&self.0, block))
+    }
+
+    /// Has the kernel make its generators anew of the pool now, and not when it would come to it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn renew(&self) -> io::Result<()> {
+        crate::sys::reseed(&self.0)
+    }
 }

@@ -1,6 +1,12 @@
 //! Who this guest is: host name, machine id, `/etc/hosts`, `/etc/resolv.conf`.
 
-use std::{fmt::Write as _, fs, io, path::Path};
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    path::Path,
+};
 
 use fcvm_proto::{Identity, Network};
 use rustix::mount::mount_bind;
@@ -26,33 +32,75 @@ pub(super) fn show() -> io::Result<()> {
 }
 
 /// Writes the files and sets the host name.
+///
+/// # Errors
+/// Where one cannot be written.
 pub(super) fn write(identity: &Identity, network: &Network) -> io::Result<()> {
-    let Identity { hostname, id, .. } = identity;
-    rustix::system::sethostname(hostname.as_bytes())?;
-    let texts = [format!("{hostname}\n"), format!("{id}\n"), hosts(hostname, network), resolvers(network)];
     fs::create_dir_all(PLACE)?;
-    NAMES.iter().zip(texts).try_for_each(|(name, text)| fs::write(Path::new(PLACE).join(name), text))
+    for name in NAMES {
+        File::options().create(true).append(true).open(Path::new(PLACE).join(name))?;
+    }
+    Files::open(Path::new(PLACE), &NAMES)?.write(identity, network)?;
+    rustix::system::sethostname(identity.hostname.as_bytes())?;
+    Ok(())
 }
 
-/// The same for a container, whose files Podman has in this directory; mounted, so that they stay what they
-/// are.
-pub(super) fn write_for_container(
-    directory: &Path,
-    identity: &Identity,
-    network: &Network,
-) -> io::Result<()> {
-    for (name, text) in [
-        ("hostname", format!("{}\n", identity.hostname)),
-        ("hosts", hosts(&identity.hostname, network)),
-        ("resolv.conf", resolvers(network)),
-    ] {
-        let path = directory.join(name);
-        // One that the container shall not have is not there.
-        if path.exists() {
-            fs::write(path, text)?;
-        }
+/// Files that say who a guest is.
+#[derive(Debug)]
+pub(super) struct Files(Vec<(&'static str, File)>);
+
+impl Files {
+    /// The guest's own.
+    ///
+    /// # Errors
+    /// Where they cannot be opened.
+    pub(super) fn own() -> io::Result<Self> {
+        Self::open(Path::new(PLACE), &NAMES)
     }
-    Ok(())
+
+    /// A container's, which Podman has in this directory; mounted, so that they stay what they are.
+    ///
+    /// # Errors
+    /// Where one cannot be opened.
+    pub(super) fn of_container(directory: &Path) -> io::Result<Self> {
+        Self::open(directory, &["hostname", "hosts", "resolv.conf"])
+    }
+
+    fn open(directory: &Path, names: &[&'static str]) -> io::Result<Self> {
+        let mut files = Vec::new();
+        for name in names {
+            match File::options().write(true).open(directory.join(name)) {
+                Ok(file) => files.push((*name, file)),
+                // One that a container shall not have is not there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// Has them say this.
+    ///
+    /// # Errors
+    /// Where one cannot be written.
+    pub(super) fn write(&self, identity: &Identity, network: &Network) -> io::Result<()> {
+        let Identity { hostname, id, .. } = identity;
+        for (name, file) in &self.0 {
+            let text = match *name {
+                "hostname" => format!("{hostname}\n"),
+                "machine-id" => format!("{id}\n"),
+                "hosts" => hosts(hostname, network),
+                _ => resolvers(network),
+            };
+            file.write_all_at(text.as_bytes(), 0)?;
+            let length = u64::try_from(text.len()).map_err(io::Error::other)?;
+            // As a rule it is as long as before.
+            if file.metadata()?.len() != length {
+                file.set_len(length)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn hosts(hostname: &str, network: &Network) -> String {

@@ -22,7 +22,7 @@ pub(crate) use frozen::Frozen;
 /// Where the guest would not be what the host asked for.
 pub(crate) fn apply(plan: &BootPlan) -> anyhow::Result<()> {
     clock::set(plan.time_unix_nanos).context("failed to set the clock")?;
-    entropy::add(&plan.entropy).context("failed to add entropy")?;
+    entropy::Pool::open().and_then(|pool| pool.add(&plan.entropy)).context("failed to add entropy")?;
     identity::write(&plan.identity, &plan.network)
         .and_then(|()| identity::show())
         .context("failed to write the guest's identity")?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{VmError, control::Reply};
-use crate::state::{RestartPolicy, VmState};
+use crate::state::RestartPolicy;
 
 /// Between the end of a run and the next, at first. Doubled each time, as Docker's.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -65,8 +65,8 @@ impl Restarts {
         self.ended
     }
 
-    /// The container has ended: how long until it runs again, if it does.
-    pub(super) fn after(&mut self, failed: bool, state: &VmState) -> Option<Duration> {
+    /// The container has ended, after so many restarts: how long until it runs again, if it does.
+    pub(super) fn after(&mut self, failed: bool, restarts: u32) -> Option<Duration> {
         if self.ended {
             return None;
         }
@@ -79,7 +79,7 @@ impl Restarts {
             drop(asked.send(Reply::Refused("its container does not start again: see `fcvm logs`".into())));
         }
         self.tried = false;
-        self.policy.applies(failed, state.restarts).then(|| {
+        self.policy.applies(failed, restarts).then(|| {
             if self.began.is_some_and(|began| began.elapsed() >= WELL) {
                 self.pause = FIRST_PAUSE;
             }
@@ -90,7 +90,7 @@ impl Restarts {
     }
 
     /// The machine died under a container that had begun: the same question.
-    pub(super) fn after_death(&mut self, error: &VmError, state: &VmState) -> Option<Duration> {
+    pub(super) fn after_death(&mut self, error: &VmError, restarts: u32) -> Option<Duration> {
         // What is of this host is the same the next time. A guest that is asked to restart its
         // container and does not is ended as by SIGKILL.
         let of_the_vm = match error {
@@ -102,6 +102,44 @@ impl Restarts {
             VmError::Interrupted { .. } => !self.asked.is_empty(),
             _ => false,
         };
-        if of_the_vm { self.after(true, state) } else { None }
+        if of_the_vm { self.after(true, restarts) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_that_was_asked_for_is_tried_once() {
+        let mut restarts = Restarts::new(RestartPolicy::No);
+        restarts.began();
+        let (reply, mut told) = oneshot::channel();
+        restarts.ask(reply);
+        assert_eq!(restarts.after(false, 0), Some(Duration::ZERO));
+        assert!(told.try_recv().is_err(), "it has not begun yet");
+        // It ends before it has begun.
+        assert_eq!(restarts.after(true, 0), None);
+        assert!(matches!(told.try_recv(), Ok(Reply::Refused(_))));
+        // The next one who asks is tried for as well.
+        let (reply, mut told) = oneshot::channel();
+        restarts.ask(reply);
+        assert_eq!(restarts.after(true, 0), Some(Duration::ZERO));
+        restarts.began();
+        assert!(matches!(told.try_recv(), Ok(Reply::Done)));
+        assert_eq!(restarts.after(true, 0), None);
+    }
+
+    #[test]
+    fn pauses_double_until_a_run_was_long() {
+        let mut restarts = Restarts::new(RestartPolicy::Always);
+        for pause in [100, 200, 400] {
+            restarts.began();
+            assert_eq!(restarts.after(true, 0), Some(Duration::from_millis(pause)));
+        }
+        restarts.began = Instant::now().checked_sub(WELL);
+        assert_eq!(restarts.after(true, 0), Some(FIRST_PAUSE));
+        restarts.end();
+        assert_eq!(restarts.after(true, 0), None);
     }
 }

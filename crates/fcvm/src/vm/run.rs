@@ -225,7 +225,7 @@ async fn boots(
                 (cpus, retried) = (1, true);
             }
             Err(error) if claim.state().started.is_some() => {
-                match restarts.after_death(&error, claim.state()) {
+                match restarts.after_death(&error, claim.state().restarts) {
                     Some(pause) => revive(&error, pause, claim, &mut signals).await?,
                     None => return Err(error),
                 }

@@ -103,9 +103,12 @@ impl Hypervisor for Qemu {
         crate::failpoint::reach("sockets-made");
         let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
         let (messages, messages_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| start(error.into()))?;
+        // A kernel that goes on knows it already, and to find out takes as long as all the rest here.
+        let boots_emulated = machine.saved.is_none() && !self.kvm;
+        let tsc_khz = if boots_emulated { clock::tsc_khz() } else { None };
         let mut command = Command::new(&self.program);
         command
-            .args(arguments::arguments(machine, self.kvm, clock::tsc_khz()))
+            .args(arguments::arguments(machine, self.kvm, tsc_khz))
             .stdin(Stdio::null())
             .stdout(messages_end.try_clone().map_err(start)?)
             .stderr(messages_end);

@@ -107,7 +107,7 @@ impl Attempt<'_> {
         if !matches!(self.plan.job, Job::Container(_)) || self.claim.state().started.is_none() {
             return false;
         }
-        let pause = self.restarts.after(status != 0, self.claim.state());
+        let pause = self.restarts.after(status != 0, self.claim.state().restarts);
         self.resting = pause.map(|pause| Instant::now() + pause);
         self.resting.is_some()
     }
