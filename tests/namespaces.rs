@@ -66,8 +66,13 @@ impl Plugged {
                         runtime_dir: &directory,
                         program: Path::new(env!("CARGO_BIN_EXE_fcvm")),
                     };
-                    let network = match Network::start(&setting, &mut reservations).await {
-                        Ok(network) => network.unwrap(),
+                    let made = async {
+                        let mut network = Network::start(&setting, &mut reservations).await?.unwrap();
+                        network.finish().await?;
+                        Ok::<_, fcvm::network::NetworkError>(network)
+                    };
+                    let network = match made.await {
+                        Ok(network) => network,
                         Err(error) => {
                             ready.send(Err(error)).unwrap();
                             return;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use fcvm_proto::{LogLevel, LogRecord, ToHost};
+use rustix::termios::tcdrain;
 use tokio::sync::mpsc;
 use tracing::{
     Event, Level, Subscriber,
@@ -55,7 +56,10 @@ impl Visit for Line {
 
 /// Writes a line to the console, the place for what cannot be said over the link.
 pub(crate) fn console(line: &str) -> ExitCode {
-    match writeln!(std::io::stderr(), "{line}") {
+    let written = writeln!(std::io::stderr(), "{line}");
+    // The kernel's last words, which may be next, overtake what has not gone out. No terminal has nothing to wait for.
+    tcdrain(rustix::stdio::stderr()).ok();
+    match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::{
     build,
     container::{self, InputStreams, OutputStreams, Runs, Wish},
-    exec::{Execs, Running},
+    exec::{Execs, Rehearsal, Running},
     fault,
     guest::{self, Frozen, restored::Readiness},
     init::{self, DeferredModules},
@@ -40,6 +40,7 @@ pub(crate) struct Machine {
     frozen: Option<Frozen>,
     /// To become another guest.
     readiness: Option<Readiness>,
+    rehearsal: Option<Rehearsal>,
     /// What interfaces were set up to be.
     interfaces: Vec<Interface>,
     /// What was applied last.
@@ -89,6 +90,7 @@ impl Machine {
             diagnosis,
             frozen: None,
             readiness: None,
+            rehearsal: None,
             interfaces: Vec::new(),
             restored: None,
             purpose,
@@ -155,6 +157,7 @@ impl Machine {
         if let Some(Err(error)) = running.map(|running| running.prepare()) {
             tracing::debug!(error = format!("{error:#}"), "a command's start will take longer");
         }
+        self.rehearsal = if guest::is_emulated() { Rehearsal::fork().ok() } else { None };
         let outbox = self.outbox.clone();
         let told = move |frozen: std::io::Result<()>| {
             let failed = frozen.err().map(|error| error.to_string());
@@ -171,9 +174,17 @@ impl Machine {
         }
     }
 
+    /// The host has left, and another may be there: what it will want is tried beside meeting it.
+    pub(crate) fn rehearse(&self) {
+        if let Some(rehearsal) = &self.rehearsal {
+            rehearsal.begin();
+        }
+    }
+
     /// The guest is not one that will go on from a snapshot.
-    pub(crate) fn relax(&self) {
+    pub(crate) fn relax(&mut self) {
         self.thaw();
+        self.rehearsal = None;
         if let Some(running) = &*self.running.borrow() {
             running.relax();
         }

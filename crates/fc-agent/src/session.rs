@@ -50,6 +50,7 @@ pub(crate) async fn serve(guest: Guest, link: Handle) -> anyhow::Result<()> {
         let (streams, driver) = multiplex(io, Role::Guest);
         let driver = link.spawn(driver);
         let end = session(id, streams, &about, &mut machine, &mut messages, &mut outcome).await;
+        machine.rehearse();
         driver.abort();
         match end {
             Ok(End::PowerOff) => return Ok(()),

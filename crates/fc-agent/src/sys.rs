@@ -230,15 +230,25 @@ impl Pointers {
     }
 }
 
-/// Starts a program in a process whose parent is this one's, and which has what this one has. Of the strings, each
+/// Whose child a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// The parent's of who starts it.
+    Ours,
+    /// Of who starts it.
+    ItsStarter,
+}
+
+/// Starts a program in a process which has what this one has. Of the strings, each
 /// of which ends with a 0, the first so many are where the program may be, as `execvp` tries them; then come its
 /// arguments, so many, and its environment. Returns when it has become the program, and allocates nothing.
 ///
 /// # Errors
 /// The kernel's, of the last try that tells something; where there are more strings than there is room for.
-pub(crate) fn start_sibling(
+pub(crate) fn start(
     strings: &[u8],
     counts: [usize; 2],
+    parent: Parent,
     pointers: &mut Pointers,
     stack: &mut [u8],
 ) -> rustix::io::Result<Pid> {
@@ -281,7 +291,8 @@ pub(crate) fn start_sibling(
     };
     // Aligned as the ABI wants it.
     let top = stack.as_mut_ptr_range().end.map_addr(|address| address & !15);
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT | libc::SIGCHLD;
+    let shared = if parent == Parent::Ours { libc::CLONE_PARENT } else { 0 };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | shared;
     // SAFETY: `begin` gets the order, which lives until the call returns: that is when the process has left this
     // memory, or ended. Until then it alone uses the stack, of which this is the end.
     let pid = unsafe { libc::clone(begin, top.cast(), flags, (&raw mut order).cast()) };

@@ -42,6 +42,7 @@ use tokio::{
 pub(crate) use container::Running;
 pub(crate) use entrance::{Entry, RUNTIME};
 use launch::{Launched, Streams};
+pub(crate) use zygote::{Rehearsal, is_rehearsal};
 
 use crate::{container::code, reaper::Reaper};
 

@@ -23,8 +23,8 @@ use rustix::{
     io::{ioctl_fionbio, read, write},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
-        socketpair,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send,
+        sendmsg, socketpair,
     },
     process::Pid,
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
@@ -32,7 +32,7 @@ use rustix::{
 use tokio::io::unix::AsyncFd;
 
 use super::{entrance::Entry, launch::Given, process::Process};
-use crate::sys::{self, Pointers};
+use crate::sys::{self, Parent, Pointers};
 
 /// Longest message to it, in bytes, and most strings in it: a larger command goes the usual way.
 const LONGEST: usize = 64 << 10;
@@ -61,7 +61,7 @@ impl Zygote {
         let (ours, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         ioctl_fionbio(&ours, true)?;
         let nothing = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        let mut life = Life { entry, nothing, birth: Birth::new(its) };
+        let mut life = Life { entry, nothing, birth: Birth::new(its, Parent::Ours) };
         sys::fork(&mut || life.live())?;
         Ok(Self { socket: sys::watch(ours)?, process: only_what_is_entered(process) })
     }
@@ -105,6 +105,54 @@ impl Zygote {
             _ => Err(io::Error::other("what was to start it is gone")),
         }
     }
+}
+
+/// A process that starts a program which does nothing, once it is told to: so that the kernel's code for that is
+/// translated by the time a command comes, by a CPU that has nothing to do meanwhile. It enters nothing.
+#[derive(Debug)]
+pub(crate) struct Rehearsal {
+    socket: OwnedFd,
+}
+
+/// This program, where it does nothing.
+const REHEARSED: &str = "fcvm-rehearsal";
+/// It as a file, from any root that has this.
+const OURSELVES: &str = "/proc/1/exe";
+
+impl Rehearsal {
+    /// Forks it.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub(crate) fn fork() -> io::Result<Self> {
+        let (ours, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let mut birth = Birth::new(its, Parent::ItsStarter);
+        sys::fork(&mut || {
+            sys::forget_signals();
+            if sys::close_all_but(&birth.socket).is_ok() {
+                birth.give();
+            }
+        })?;
+        Ok(Self { socket: ours })
+    }
+
+    /// Has it begin; who waits for it waits for nothing.
+    pub(crate) fn begin(&self) {
+        let process = Process { args: vec![OURSELVES.into()], ..Process::default() };
+        let Some((mut message, _)) = message(&process, &Given::default()) else { return };
+        // Its name is the argument.
+        message.truncate(HEADER + OURSELVES.len() + 1);
+        message.extend(REHEARSED.as_bytes());
+        message.push(0);
+        if let Err(error) = send(&self.socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            tracing::debug!(%error, "nothing is rehearsed");
+        }
+    }
+}
+
+/// Whether this process is what is started then.
+pub(crate) fn is_rehearsal() -> bool {
+    std::env::args_os().next().is_some_and(|name| name == REHEARSED)
 }
 
 /// A process without what a message has.
@@ -175,6 +223,7 @@ impl Life {
 
 /// What it takes to start one command.
 struct Birth {
+    parent: Parent,
     socket: OwnedFd,
     message: Vec<u8>,
     pointers: Pointers,
@@ -182,9 +231,9 @@ struct Birth {
 }
 
 impl Birth {
-    fn new(socket: OwnedFd) -> Self {
+    fn new(socket: OwnedFd, parent: Parent) -> Self {
         let (message, stack) = (vec![0; LONGEST], vec![0; sys::SHORT_STACK]);
-        Self { socket, message, pointers: Pointers::new(MOST_STRINGS), stack }
+        Self { parent, socket, message, pointers: Pointers::new(MOST_STRINGS), stack }
     }
 
     /// Waits for a command, starts it, and tells of it.
@@ -228,7 +277,7 @@ impl Birth {
             }
         }
         let counts = [number(4), number(8)].map(|count| count as usize);
-        sys::start_sibling(strings, counts, &mut self.pointers, &mut self.stack).map(Some)
+        sys::start(strings, counts, self.parent, &mut self.pointers, &mut self.stack).map(Some)
     }
 }
 
@@ -278,7 +327,7 @@ mod tests {
         let (ours, its) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         write(&ours, &message).unwrap();
-        let mut birth = Birth::new(its);
+        let mut birth = Birth::new(its, Parent::Ours);
         sys::fork(&mut || {
             // Also its copy of our end.
             sys::close_all_but(&birth.socket).ok();

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -55,6 +55,8 @@ pub struct Setting<'a> {
 #[derive(Debug)]
 pub struct Network {
     nic: Nic,
+    /// What is left to do before the machine runs.
+    unfinished: Option<Box<Unfinished>>,
     told: Told,
     veth: Option<Veth>,
     process: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -64,9 +66,21 @@ pub struct Network {
     linked: Vec<Linked>,
 }
 
+/// A network of which there is a namespace with a tap.
+#[derive(Debug)]
+struct Unfinished {
+    plan: Plan,
+    request: Request,
+    resolvers: Resolvers,
+    runtime_dir: PathBuf,
+    maker: Maker,
+    namespaces: Arc<Namespaces>,
+}
+
 impl Network {
-    /// Makes the network that was allocated; `None` for a VM that is to have none. Whoever calls is to be on
-    /// the thread that lives as long as the VM.
+    /// Begins to make the network that was allocated; `None` for a VM that is to have none. A machine can be
+    /// launched on it, and may run when it is [finished](Self::finish). Whoever calls is to be on the thread that
+    /// lives as long as the VM.
     ///
     /// # Errors
     /// What is missing or refused. Nothing is left of it then.
@@ -74,7 +88,7 @@ impl Network {
         setting: &Setting<'_>,
         reservations: &mut Reservations,
     ) -> Result<Option<Self>, NetworkError> {
-        let &Setting { request, record, ports, runtime_dir, .. } = setting;
+        let &Setting { request, record, ports, runtime_dir, program } = setting;
         let Some(plan) = plan::plan(request, record, ports, Facts::of(record.mode)) else { return Ok(None) };
         let resolvers = Resolvers::of(request, &plan);
         let interface = plan.interface(record.mac.0);
@@ -88,17 +102,57 @@ impl Network {
                 network
             }
             Uplink::Process(_) | Uplink::Veth(_) => {
-                in_namespace(setting, &plan, &resolvers, interface, reservations).await?
+                // They are the uplink's.
+                if matches!(plan.uplink, Uplink::Process(_)) {
+                    reservations.release_ports();
+                }
+                let (maker, namespaces) = Maker::start(program, &order(request, &plan)).await?;
+                crate::failpoint::reach("namespace-made");
+                let backend = NicBackend::Tap { name: TAP.into(), namespaces: namespaces.clone() };
+                let mut network = Self::new(Nic { interface, backend }, None);
+                network.told = resolvers.told(request);
+                let (request, runtime_dir) = (request.clone(), runtime_dir.to_owned());
+                let left = Unfinished { plan, request, resolvers, runtime_dir, maker, namespaces };
+                network.unfinished = Some(Box::new(left));
+                return Ok(Some(network));
             }
         };
         network.told = resolvers.told(request);
-        crate::failpoint::reach("network-started");
         Ok(Some(network))
+    }
+
+    /// Makes the rest of it, before the machine runs; nothing where there is none. Whatever fails, no more than the
+    /// namespace is there, and it goes.
+    ///
+    /// # Errors
+    /// What is missing or refused.
+    pub async fn finish(&mut self) -> Result<(), NetworkError> {
+        if let Some(left) = self.unfinished.take() {
+            let Unfinished { plan, request, resolvers, runtime_dir, maker, namespaces } = *left;
+            let sockets = match &plan.uplink {
+                Uplink::Veth(link) => {
+                    let (veth, sockets) = bridged(link, &plan, &maker, &namespaces).await?;
+                    self.veth = Some(veth);
+                    sockets
+                }
+                Uplink::Process(driver) => {
+                    let place = (&namespaces, &*runtime_dir);
+                    let (process, sockets) = rootless(*driver, &plan, &maker, place).await?;
+                    self.process = Some(watched(process));
+                    sockets
+                }
+                Uplink::Socket => maker.ready().await?,
+            };
+            serve(&mut self.services, sockets, &request, &resolvers, &namespaces)?;
+        }
+        crate::failpoint::reach("network-started");
+        Ok(())
     }
 
     fn new(nic: Nic, process: Option<Process>) -> Self {
         Self {
             nic,
+            unfinished: None,
             told: Told::default(),
             veth: None,
             process: process.map(watched),
@@ -140,61 +194,30 @@ impl Network {
     }
 }
 
-/// A network in a namespace of its own: whatever fails, no more than the namespace has been made, and it goes.
-async fn in_namespace(
-    setting: &Setting<'_>,
-    plan: &Plan,
-    resolvers: &Resolvers,
-    interface: Interface,
-    reservations: &mut Reservations,
-) -> Result<Network, NetworkError> {
-    let &Setting { request, runtime_dir, program, .. } = setting;
-    let order = order(request, plan);
-    let (maker, namespaces) = Maker::start(program, &order).await?;
-    crate::failpoint::reach("namespace-made");
-    let backend = NicBackend::Tap { name: TAP.into(), namespaces: namespaces.clone() };
-    let nic = Nic { interface, backend };
-    let (mut network, sockets) = match &plan.uplink {
-        Uplink::Veth(link) => bridged(link, plan, &maker, &namespaces, nic).await?,
-        Uplink::Process(driver) => {
-            reservations.release_ports();
-            rootless(*driver, plan, &maker, &namespaces, nic, runtime_dir).await?
-        }
-        Uplink::Socket => (Network::new(nic, None), maker.ready().await?),
-    };
-    serve(&mut network.services, sockets, request, resolvers, &namespaces)?;
-    Ok(network)
-}
-
 async fn bridged(
     link: &Link,
     plan: &Plan,
     maker: &Maker,
     namespaces: &Arc<Namespaces>,
-    nic: Nic,
-) -> Result<(Network, Sockets), NetworkError> {
+) -> Result<(Veth, Sockets), NetworkError> {
     let veth = Veth::make(link, plan.mtu, namespaces).await?;
     maker.go_on()?;
     let (sockets, ()) = tokio::try_join!(maker.ready(), veth.open(link, plan))?;
-    let mut network = Network::new(nic, None);
-    network.veth = Some(veth);
-    Ok((network, sockets))
+    Ok((veth, sockets))
 }
 
 async fn rootless(
     driver: Driver,
     plan: &Plan,
     maker: &Maker,
-    namespaces: &Arc<Namespaces>,
-    nic: Nic,
-    runtime_dir: &Path,
-) -> Result<(Network, Sockets), NetworkError> {
+    (namespaces, runtime_dir): (&Arc<Namespaces>, &Path),
+) -> Result<(Process, Sockets), NetworkError> {
     let gone = || NetworkError::Namespace { what: "its maker died".into() };
     let pid = maker.pid().ok_or_else(gone)?;
     maker.go_on()?;
     let place = uplink::Place { namespaces, pid, runtime_dir };
     let (sockets, process) = tokio::try_join!(maker.ready(), uplink::start(driver, plan, &place))?;
-    Ok((Network::new(nic, Some(process)), sockets))
+    Ok((process, sockets))
 }
 
 /// Listens where passt does not.

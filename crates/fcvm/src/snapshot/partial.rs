@@ -51,16 +51,21 @@ impl Place {
     }
 }
 
+/// A directory of a name that means nothing, which nobody but the user may look into.
+pub(super) fn directory_in(root: &Path) -> Result<tempfile::TempDir, SnapshotError> {
+    fs::create_dir_all(root).map_err(SnapshotError::io("make", root))?;
+    tempfile::Builder::new()
+        .prefix(TEMPORARY_PREFIX)
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(root)
+        .map_err(SnapshotError::io("make a directory in", root))
+}
+
 impl Partial {
-    /// Makes the directory, which nobody but the user may look into.
+    /// Makes its directory.
     pub(super) fn make(root: &Path, tag: &SnapshotTag) -> Result<Self, SnapshotError> {
-        fs::create_dir_all(root).map_err(SnapshotError::io("make", root))?;
         loop {
-            let directory = tempfile::Builder::new()
-                .prefix(TEMPORARY_PREFIX)
-                .permissions(fs::Permissions::from_mode(0o700))
-                .tempdir_in(root)
-                .map_err(SnapshotError::io("make a directory in", root))?;
+            let directory = directory_in(root)?;
             let locked = DirectoryLock::own(directory.path());
             match locked.map_err(SnapshotError::io("lock", directory.path()))? {
                 Owning::Owned(lock) => {

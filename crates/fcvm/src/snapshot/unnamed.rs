@@ -9,11 +9,10 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
-use super::{SCRATCH, STATE, SnapshotError, SnapshotTag, lock::DirectoryLock};
+use super::{SCRATCH, STATE, SnapshotError, SnapshotTag, lock::DirectoryLock, partial::directory_in};
 use crate::{failpoint, storage::TEMPORARY_PREFIX};
 
 /// The place of one, which stays as long as this lives, or another one who has it.
@@ -26,13 +25,8 @@ pub struct Unnamed {
 
 impl Unnamed {
     pub(super) fn reserve(root: &Path) -> Result<Self, SnapshotError> {
-        fs::create_dir_all(root).map_err(SnapshotError::io("make", root))?;
         loop {
-            let directory = tempfile::Builder::new()
-                .prefix(TEMPORARY_PREFIX)
-                .permissions(fs::Permissions::from_mode(0o700))
-                .tempdir_in(root)
-                .map_err(SnapshotError::io("make a directory in", root))?;
+            let directory = directory_in(root)?;
             let shared = DirectoryLock::share(directory.path());
             // Another command may have taken it for what a crash left.
             if let Some(lock) = shared.map_err(SnapshotError::io("lock", directory.path()))? {

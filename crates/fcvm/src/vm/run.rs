@@ -322,13 +322,13 @@ async fn attempt(
         }
         (copied, _) => copied?,
     };
-    let network = network?;
+    let mut network = network?;
     crate::failpoint::reach("scratch-copied");
     if plan.saved().is_some() {
         timings.mark_at("disk", copied);
-        timings.mark("network");
+        timings.mark("namespace");
     }
-    let launch = Launch { disks, outputs, network: network.as_ref() };
+    let launch = Launch { disks, outputs, network: network.as_mut() };
     let status = life(hypervisor, plan, boot, launch, claim, timings, signals).await;
     if let Some(network) = network {
         network.stop().await;
@@ -346,11 +346,20 @@ async fn network(plan: &Plan, claim: &mut Claim) -> Result<Option<Network>, Netw
     Network::start(&setting, reservations).await
 }
 
+/// Makes the rest of it, while signals are heard.
+async fn finish(network: Option<&mut Network>, signals: &mut Signals) -> Result<(), VmError> {
+    let Some(network) = network else { return Ok(()) };
+    tokio::select! {
+        finished = network.finish() => Ok(finished?),
+        signal = ending(signals) => Err(VmError::Interrupted { signal }),
+    }
+}
+
 /// What is there before the launch.
 struct Launch<'a> {
     disks: Vec<Disk>,
     outputs: Outputs,
-    network: Option<&'a Network>,
+    network: Option<&'a mut Network>,
 }
 
 /// From the launch to the end of all output.
@@ -363,7 +372,11 @@ async fn life(
     timings: &mut Timings,
     signals: &mut Signals,
 ) -> Result<u8, VmError> {
-    let Launch { disks, outputs, network } = launch;
+    let Launch { disks, outputs, mut network } = launch;
+    let goes_on = plan.saved().is_some();
+    if !goes_on {
+        finish(network.as_deref_mut(), signals).await?;
+    }
     let link_key = match plan.saved() {
         Some(machine) => machine.link_key,
         None => LinkKey(random()?),
@@ -387,7 +400,7 @@ async fn life(
         cpus: boot.cpus,
         memory_mib: plan.memory_mib,
         disks,
-        network: network.map(|network| network.nic().clone()),
+        network: network.as_ref().map(|network| network.nic().clone()),
         options: plan.machine.clone(),
         metadata: plan.has_workload().then(|| metadata::of(claim.state(), &plan.hostname)),
         runtime_dir: claim.runtime_dir().to_owned(),
@@ -396,8 +409,13 @@ async fn life(
     })?;
     timings.launched();
     crate::failpoint::reach("launched");
+    if goes_on {
+        // A hypervisor takes its time until it can load anything, and runs nothing before somebody waits for it.
+        finish(network.as_deref_mut(), signals).await?;
+        timings.mark("network");
+    }
     let volumes = Volumes::of(servers, plan.lanes(boot.cpus))?;
-    let parts = Parts { volumes, network, link_key, save_dir };
+    let parts = Parts { volumes, network: network.map(|network| &*network), link_key, save_dir };
     let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine, boot.restarts, parts)?;
     let status = attempt.converse(signals, &outputs).await;
     // Nothing in the VM is to be kept: there is no need to wait for its shutdown.

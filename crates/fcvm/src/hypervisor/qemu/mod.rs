@@ -125,11 +125,12 @@ impl Hypervisor for Qemu {
                 opened.map_err(|source| HypervisorError::Saved { path: saved.state.clone(), source })?;
             descriptors.push(FdMapping { parent_fd: state.into(), child_fd: fds::STATE });
         }
-        command.fd_mappings(descriptors).map_err(|_| start(std::io::ErrorKind::InvalidInput.into()))?;
         die_with_parent(&mut command, Signal::KILL);
         if let Some(namespaces) = machine.network.as_ref().and_then(Nic::namespaces) {
             namespaces.join(&mut command);
         }
+        // After the namespaces were joined, whose descriptors may have any number, also one of these.
+        command.fd_mappings(descriptors).map_err(|_| start(std::io::ErrorKind::InvalidInput.into()))?;
         tracing::debug!(target: "qemu", ?command, "starting");
         let mut command = tokio::process::Command::from(command);
         let process = command.kill_on_drop(true).spawn().map_err(start)?;

@@ -52,6 +52,10 @@ fn work(socket: BorrowedFd<'_>) -> Result<(), String> {
     let (length, _) = messages::receive(socket, &mut buffer).map_err(told("order"))?.ok_or_else(gone)?;
     let order: Order = serde_json::from_slice(&buffer[..length]).map_err(|error| error.to_string())?;
     let namespaces = enter(&order).map_err(told("unshare"))?;
+    sandbox::make_tap(order.user).map_err(|errno| {
+        let error = io::Error::from(errno);
+        format!("make a tap by `/dev/net/tun`: {error}")
+    })?;
     let borrowed: Vec<_> = namespaces.iter().map(AsFd::as_fd).collect();
     answer(socket, &Answer::Made, &borrowed)?;
     messages::receive(socket, &mut buffer).map_err(told("uplink"))?.ok_or_else(gone)?;
@@ -90,22 +94,18 @@ fn enter(order: &Order) -> io::Result<Vec<OwnedFd>> {
     Ok(descriptors)
 }
 
-/// Puts tap, addresses and rules in it.
+/// Puts rules and addresses in it.
 async fn furnish(order: &Order) -> Result<(), String> {
     let step = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| format!("{what}: {error}")
     };
-    // Before there is anything to pass.
+    // Before there is anything to pass: neither has anything an address, nor does the machine run.
     nft::apply(&order.rules, Place::Here).await.map_err(|error| match error {
         crate::network::NetworkError::Start { program, source } => {
             format!("failed to start `{program}`: {source}")
         }
         error => error.to_string(),
-    })?;
-    sandbox::make_tap(order.user).map_err(|errno| {
-        let error = io::Error::from(errno);
-        format!("make a tap by `/dev/net/tun`: {error}")
     })?;
     let has_v6 = order.gateways.iter().any(|(address, _)| address.is_ipv6());
     settings(has_v6)?;

@@ -3,9 +3,9 @@
 //! ```text
 //!  owner                                       maker: the same program, named `fcvm-network`
 //!    | -- Order: what is to be in it, as JSON --> |
-//!    | <------------- Answer::Made, namespaces -- |  empty but for loopback
+//!    | <------------- Answer::Made, namespaces -- |  with a tap for the machine
 //!    | -- the uplink is there, where it is one -> |
-//!    |    that the owner makes                    |  tap, addresses, rules, sockets
+//!    |    that the owner makes                    |  rules, addresses, sockets
 //!    | <----------------- Answer::Ready, sockets -|
 //!    | -- end of the socket --------------------> |  exits
 //! ```
@@ -112,7 +112,7 @@ pub(super) struct Sockets {
 }
 
 impl Maker {
-    /// Starts it, and waits for the empty namespace.
+    /// Starts it, and waits for the namespace with nothing in it but a tap, which nothing leads to.
     ///
     /// # Errors
     /// Where this user may have none.
