@@ -22,6 +22,8 @@ use serde_json::Value;
 
 #[path = "restore/faults.rs"]
 mod faults;
+#[path = "restore/volumes.rs"]
+mod volumes;
 
 #[cfg(feature = "failpoints")]
 use fcvm::failpoint::VARIABLE;

@@ -13,7 +13,7 @@ use std::{
 use fcvm::{
     process::Owner,
     snapshot::{
-        Contents, Cpu, Engine, Host, MANIFEST, MEMORY, Manifest, Partial, SCRATCH, STATE, Snapshot,
+        Contents, Cpu, Engine, FORMAT, Host, MANIFEST, MEMORY, Manifest, Partial, SCRATCH, STATE, Snapshot,
         SnapshotTag, Store,
     },
     storage::{DataDir, cow},
@@ -21,6 +21,11 @@ use fcvm::{
 use fcvm_proto::PROTOCOL;
 use fcvm_testkit::{Entry, Layer, LoopMount, Output, TestEnv, needs_programs, needs_root, noise, skip};
 use serde_json::{Value, json};
+
+#[path = "snapshots/archives.rs"]
+mod archives;
+#[path = "snapshots/btrfs.rs"]
+mod btrfs;
 
 #[cfg(feature = "failpoints")]
 use fcvm::failpoint::VARIABLE;
@@ -81,7 +86,7 @@ fn manifest(name: &str) -> Manifest {
         "type": "bind", "source": "/srv/site", "destination": "/x", "options": [], "writable": true,
     });
     let value = json!({
-        "format": 2, "id": "0123456789abcdef".repeat(2), "tag": name, "created": "2026-01-02T03:04:05Z",
+        "format": FORMAT, "id": "0123456789abcdef".repeat(2), "tag": name, "created": "2026-01-02T03:04:05Z",
         "contents": "machine",
         "origin": { "vm": "0123456789abcdef".repeat(2), "name": "web", "snapshot": null },
         "hypervisor": host().engine, "cpu": host().cpu,
@@ -95,7 +100,7 @@ fn manifest(name: &str) -> Manifest {
             "command": ["sh"], "labels": { "a": "b" }, "mounts": [mount], "hostname": null, "stop_signal": 15,
             "terminal": false, "health": null,
         },
-        "image": { "reference": "localhost/hello:latest", "digest": digest },
+        "volumes": [], "image": { "reference": "localhost/hello:latest", "digest": digest },
         "network": null, "ports": [], "files": {}, "base": null,
     });
     serde_json::from_value(value).unwrap()
@@ -286,101 +291,6 @@ fn another_host_is_refused_before_anything_starts() {
 }
 
 #[test]
-fn an_archive_is_the_snapshot_elsewhere() {
-    let (env, other) = (TestEnv::new(FCVM), TestEnv::new(FCVM));
-    make(&env, "web");
-    let archive = env.root().join("web.fcvm");
-    let path = archive.to_str().unwrap();
-    assert_eq!(fcvm(&env, &["export", "web", "-o", path]).ok(), "");
-    assert_eq!(fs::metadata(&archive).unwrap().permissions().mode() & 0o777, 0o600);
-    let size = fs::metadata(&archive).unwrap().len();
-    assert!((4 << 20..6 << 20).contains(&size), "{size} bytes");
-
-    let imported = fcvm(&other, &["import", path]);
-    assert_eq!(imported.ok(), "web");
-    for words in [
-        "its image `localhost/hello:latest` (abababababab) is not here yet",
-        "its `kernels/old/vmlinux` is not here",
-        "its clones are given `/srv/site` of this host",
-    ] {
-        assert!(imported.stderr.contains(words), "{}", imported.stderr);
-    }
-    let [was, is] = [&env, &other].map(|env| json(env, &["inspect", "web"])[0].clone());
-    for name in [STATE, MEMORY, SCRATCH] {
-        for field in ["size", "sha256"] {
-            assert_eq!(was["files"][name][field], is["files"][name][field], "{name}");
-        }
-        let [was, is] = [&env, &other].map(|env| allocated(&directory(env, "web").join(name)));
-        // The file system's own blocks differ.
-        assert!(is <= was + was / 8, "{name} took {was} bytes of the disk and takes {is}");
-    }
-    assert_eq!((&was["id"], &was["created"]), (&is["id"], &is["created"]));
-    store(&other).get(&tag("web")).unwrap().check(&host()).unwrap();
-    assert_eq!(fcvm(&other, &["verify"]).ok(), "");
-    let mode = fs::metadata(directory(&other, "web")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o700);
-
-    refused(&other, &["import", path], "snapshot `web` exists\nhint: choose another name");
-    // By pipes, and under another name.
-    let exported = fcvm(&env, &["export", "web"]);
-    exported.assert_code(0);
-    assert_eq!(exported.stdout, fs::read(&archive).unwrap());
-    let input = File::open(&archive).unwrap();
-    let imported = other.fcvm().args(["snapshot", "import", "-", "--tag", "copy"]).stdin(input).run();
-    assert_eq!(imported.ok(), "copy");
-    assert_eq!(json(&other, &["inspect", "copy"])[0]["tag"], "copy");
-    assert_eq!(names(&other), ["copy", "web"]);
-    refused(&env, &["export", "web", "-o", "/dev/full"], "failed to write archive `/dev/full`");
-    refused(&env, &["import", "missing"], "failed to read archive `missing`");
-}
-
-#[test]
-fn tar_reads_an_archive() {
-    if !needs_programs(&["tar"]) {
-        return;
-    }
-    let env = TestEnv::new(FCVM);
-    let made = make_as(&env, manifest("web"));
-    let exported = fcvm(&env, &["export", "web"]);
-    exported.assert_code(0);
-    let plain = env.file("web.tar", zstd::decode_all(exported.stdout.as_slice()).unwrap());
-    let target = env.root().join("unpacked");
-    fs::create_dir(&target).unwrap();
-    let tar = Command::new("tar").arg("-xf").arg(plain).arg("-C").arg(&target).output().unwrap();
-    assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
-    for name in [MANIFEST, STATE, MEMORY, SCRATCH] {
-        let same = Command::new("cmp").arg(made.path(name)).arg(target.join(name)).status();
-        // The manifest is written anew, and is the same.
-        assert!(same.unwrap().success(), "{name}");
-    }
-    assert!(allocated(&target.join(SCRATCH)) < 1 << 20);
-}
-
-#[test]
-fn a_broken_archive_leaves_nothing() {
-    let (env, other) = (TestEnv::new(FCVM), TestEnv::new(FCVM));
-    make(&env, "web");
-    let bytes = fcvm(&env, &["export", "web"]).stdout;
-    let import = |bytes: &[u8]| {
-        let path = env.file("broken", bytes);
-        let output = fcvm(&other, &["import", path.to_str().unwrap()]);
-        output.assert_code(125);
-        assert!(names(&other).is_empty(), "{:?}", names(&other));
-        output.stderr
-    };
-    for length in [0, 1, 100, bytes.len() / 3, bytes.len() / 2, bytes.len() - 1] {
-        let error = import(&bytes[..length]);
-        assert!(error.contains("broken` ") || error.contains("broken`\n"), "{length}: {error}");
-    }
-    for at in [bytes.len() / 4, bytes.len() / 2, bytes.len() - 2] {
-        let mut wrong = bytes.clone();
-        wrong[at] ^= 16;
-        assert!(import(&wrong).contains("hint: export the snapshot again"), "{at}");
-    }
-    assert!(import(b"not an archive").contains("failed to read archive"));
-}
-
-#[test]
 fn of_two_at_once_with_one_tag_one_wins() {
     let (env, other) = (TestEnv::new(FCVM), TestEnv::new(FCVM));
     make(&env, "web");
@@ -511,110 +421,6 @@ fn root_a_full_disk_is_told_and_nothing_is_left() {
     assert!(names(&small).is_empty());
     assert!(mounted.free() + (64 << 10) > free, "{} of {free} bytes are free", mounted.free());
     drop((small, mounted));
-}
-
-/// A data directory of `make setup-btrfs`; unmounted when dropped.
-struct Btrfs(PathBuf);
-
-impl Btrfs {
-    /// Runs the script; what it said.
-    fn set_up(&self, size: &str) -> Result<String, String> {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/setup-btrfs.sh");
-        let output = Command::new(script).env("FCVM_DATA_DIR", &self.0).env("SIZE", size).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-
-    /// Bytes that are free, once all is written.
-    fn free(&self) -> u64 {
-        let directory = File::open(&self.0).unwrap();
-        rustix::fs::syncfs(&directory).unwrap();
-        let found = rustix::fs::fstatvfs(&directory).unwrap();
-        found.f_bfree * found.f_frsize
-    }
-}
-
-impl Drop for Btrfs {
-    fn drop(&mut self) {
-        let ended = Command::new("umount").arg(&self.0).status();
-        assert!(ended.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
-}
-
-#[test]
-fn root_on_a_btrfs_in_a_file_copies_take_no_space() {
-    if !needs_root() || !needs_programs(&["mkfs.btrfs", "losetup", "findmnt", "mountpoint", "blkid"]) {
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let data = place.path().join("data");
-    fs::create_dir(&data).unwrap();
-    fs::write(data.join("mine"), "x").unwrap();
-    let btrfs = Btrfs(data.clone());
-    let refused = btrfs.set_up("256M").unwrap_err();
-    assert!(refused.contains("is not empty") && refused.contains("hint: "), "{refused}");
-    fs::remove_file(data.join("mine")).unwrap();
-    match btrfs.set_up("256M") {
-        Err(error) if error.contains("cannot be mounted") => {
-            std::mem::forget(btrfs);
-            return skip(format!("no btrfs here: {error}"));
-        }
-        said => assert!(said.unwrap().contains("of 256M")),
-    }
-    // Once more it is the same, and larger where that is asked for.
-    fs::write(data.join("mine"), "kept").unwrap();
-    assert!(btrfs.set_up("256M").unwrap().contains("of 256M"));
-    assert!(btrfs.set_up("384M").unwrap().contains("of 384M"));
-    assert_eq!(fs::read_to_string(data.join("mine")).unwrap(), "kept");
-    assert!(btrfs.set_up("1M").unwrap_err().contains("too little"));
-
-    // What a snapshot's disk is copied by, and a clone's.
-    const SIZE: u64 = 64 << 20;
-    let (source, target) = (data.join("scratch.raw"), data.join("copy.raw"));
-    fs::write(&source, noise(usize::try_from(SIZE).unwrap())).unwrap();
-    let free = btrfs.free();
-    cow::copy(&source, &target).unwrap();
-    assert!(free - btrfs.free() < SIZE / 64, "{} of {free} bytes are free", btrfs.free());
-    // They are apart all the same.
-    flip(&target, SIZE / 2);
-    let same = Command::new("cmp").args(["-s"]).args([&source, &target]).status().unwrap();
-    assert_eq!(same.code(), Some(1));
-
-    // A snapshot onto another one: of its memory two pages are new, one of them amid many others.
-    const MANY: u64 = 32 << 20;
-    let store = Store::open(&DataDir::open(Some(data)).unwrap());
-    let make = |name: &str, base: Option<&str>| {
-        let mut partial = store.begin(&tag(name)).unwrap();
-        if let Some(base) = base {
-            partial.share(store.get(&tag(base)).unwrap()).unwrap();
-        }
-        fill(&partial, Contents::Machine);
-        let memory = File::options().write(true).open(partial.path(MEMORY)).unwrap();
-        memory.write_all_at(&noise(usize::try_from(MANY).unwrap()), MEMORY_SIZE / 2).unwrap();
-        memory.sync_all().unwrap();
-        if base.is_some() {
-            flip(&partial.path(MEMORY), 64 * 4096 * 3);
-            flip(&partial.path(MEMORY), MEMORY_SIZE / 2 + MANY / 2);
-        }
-        partial.commit(manifest(name)).unwrap()
-    };
-    let first = make("first", None);
-    let free = btrfs.free();
-    let second = make("second", Some("first"));
-    let base = second.manifest().base.clone().unwrap();
-    assert_eq!((&base.tag, &base.id), (first.tag(), &first.manifest().id));
-    // A page that was written alone is with three that were not.
-    let alone = (MEMORY_SIZE - MANY) / (64 * 4096);
-    assert_eq!(base.shared_bytes, (alone - 1) * (16 << 10) + MANY - (16 << 10));
-    let taken = free - btrfs.free();
-    assert!(taken < 2 << 20, "{taken} bytes");
-    assert!(first.verify().unwrap().is_empty() && second.verify().unwrap().is_empty());
-    let differing = Command::new("cmp").arg("-l").args([first.path(MEMORY), second.path(MEMORY)]).output();
-    assert_eq!(String::from_utf8(differing.unwrap().stdout).unwrap().lines().count(), 2);
-    // Neither needs the other.
-    drop(first);
-    store.remove(&tag("first")).unwrap();
-    assert!(second.verify().unwrap().is_empty());
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
     prepared::{Gate, NotPrepared, Purpose},
     reaper::Reaper,
     tcp,
-    volumes::{Lanes, Volumes},
+    volumes::{Lanes, Mounted, Volumes},
 };
 
 /// Streams and wishes that wait for a job to take them.
@@ -34,6 +34,7 @@ pub(crate) struct Machine {
     wishes: mpsc::Sender<Wish>,
     execs: Execs,
     lanes: Lanes,
+    mounted: Mounted,
     /// What the container is, while it runs.
     running: watch::Receiver<Option<Running>>,
     diagnosis: DeferredModules,
@@ -86,6 +87,7 @@ impl Machine {
         Self {
             execs: Execs::new(reaper.clone(), runs.clone()),
             lanes,
+            mounted: volumes.mounted(),
             running: runs,
             diagnosis,
             frozen: None,
@@ -142,8 +144,8 @@ impl Machine {
         }
     }
 
-    /// Nothing on the scratch disk changes any more until [`thaw`](Self::thaw), once the host has heard of it,
-    /// by the number that it gave.
+    /// Nothing on the scratch disk changes any more until [`thaw`](Self::thaw), and volumes have nothing under way,
+    /// once the host has heard of it, by the number that it gave.
     pub(crate) fn freeze(&mut self, number: u64) {
         // A machine that goes on from a snapshot is to be quick, and this one is not yet one.
         if let Err(error) = self.diagnosis.load() {
@@ -163,7 +165,9 @@ impl Machine {
             let failed = frozen.err().map(|error| error.to_string());
             drop(outbox.blocking_send(ToHost::Frozen(number, failed)));
         };
-        match Frozen::begin(self.frozen.take(), told) {
+        let mounted = self.mounted.clone();
+        let then = move || mounted.suspend().map_err(|error| std::io::Error::other(format!("{error:#}")));
+        match Frozen::begin(self.frozen.take(), then, told) {
             Ok(frozen) => self.frozen = Some(frozen),
             Err(error) => {
                 let answer = ToHost::Frozen(number, Some(error.to_string()));
@@ -184,6 +188,7 @@ impl Machine {
     /// The guest is not one that will go on from a snapshot.
     pub(crate) fn relax(&mut self) {
         self.thaw();
+        self.mounted.resume();
         self.rehearsal = None;
         if let Some(running) = &*self.running.borrow() {
             running.relax();
@@ -205,6 +210,7 @@ impl Machine {
         if self.restored.as_ref().is_some_and(|restored| restored.epoch == restore.epoch) {
             return Ok(());
         }
+        self.mounted.await_lanes();
         let renewed = self.ready().and_then(|ready| ready.renew(restore).map(|()| ready));
         self.thaw();
         let ready = renewed?;

@@ -128,14 +128,19 @@ impl Porter {
     }
 
     fn admit(&self, said: Said, stream: UnixStream) {
-        let peer = match Peer::of_socket(&stream) {
-            Ok(peer) => peer,
+        let peers = Peer::of_socket(&stream).and_then(|peer| Ok((peer, Peer::of_socket(&stream)?)));
+        let (peer, same) = match peers {
+            Ok(peers) => peers,
             Err(source) => {
                 return self.refuse(&stream, HandshakeError::Io { what: "find the process", source });
             }
         };
         let pid = peer.pid();
         if let Err(error) = self.server.admit(peer, said.uffd, &said.regions, Some(stream)) {
+            // Its guest waits for a page by now, or will, and nobody would ever bring it.
+            if let Err(error) = same.kill() {
+                warn!(pid, %error, "a VM that is not served was not ended");
+            }
             self.tell_refused(pid, error);
         }
     }

@@ -15,7 +15,8 @@ pub enum Report {
         /// Its process, where it is known.
         pid: Option<i32>,
     },
-    /// A connection was not taken. If that was a VMM, it waits for its first page for ever.
+    /// A connection was not taken. Whoever had said all that a VMM says, and could not be served, has been killed:
+    /// it would wait for its first page for ever.
     Refused {
         /// Who connected, where that is known.
         pid: Option<i32>,

@@ -121,6 +121,7 @@ fn root_a_memory_file_that_is_cut_off_ends_who_wants_the_rest() {
     let Report::Refused { error, pid } = world.report() else { panic!() };
     assert!(matches!(error, fcvm_uffd::HandshakeError::Memory(_)), "{error:?}");
     assert_eq!(pid, Some(late.pid()));
+    late.be_killed();
 }
 
 /// A file beside the server's socket.

@@ -126,6 +126,7 @@ fn root_there_is_a_most_of_vms() {
     let Report::Refused { error, pid } = world.report() else { panic!() };
     assert!(matches!(error, E::TooMany(1)), "{error:?}");
     assert_eq!(pid, Some(second.pid()));
+    second.be_killed();
     drop(first);
     assert!(matches!(world.report(), Report::Left { .. }));
     world.assert_serves();

@@ -31,12 +31,13 @@ pub(crate) struct Frozen {
 
 impl Frozen {
     /// Freezes it, which waits until all that was written is on the disk, and before until it has thawed from
-    /// the last time; `told` hears how that went.
+    /// the last time; `then` all else comes to rest. `told` hears how that went.
     ///
     /// # Errors
     /// Where it cannot be begun.
     pub(crate) fn begin(
         last: Option<Self>,
+        then: impl FnOnce() -> io::Result<()> + Send + 'static,
         told: impl FnOnce(io::Result<()>) + Send + 'static,
     ) -> io::Result<Self> {
         // Only its thread is left to wait for.
@@ -47,14 +48,15 @@ impl Frozen {
             if last.is_some_and(|last| last.join().is_err()) {
                 tracing::debug!("the last thread that froze it panicked");
             }
-            let frozen = sys::freeze(&file);
-            let failed = frozen.is_err();
-            told(frozen);
-            if failed {
-                return;
+            if let Err(error) = sys::freeze(&file) {
+                return told(Err(error));
             }
+            // Not before: who holds up the freezing may wait for what is at rest by then.
+            let rested = then();
+            let failed = rested.is_err();
+            told(rested);
             // The host may not have waited for it: then that is there already.
-            if order.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+            if !failed && order.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
                 tracing::warn!("nobody thaws the scratch disk");
             }
             if let Err(error) = sys::thaw(&file) {

@@ -54,6 +54,8 @@ pub enum SnapshotError {
     Size { tag: SnapshotTag, file: String, found: u64, recorded: u64 },
     #[error("snapshot `{tag}` is damaged: the content of its file `{file}` is not what it was")]
     Content { tag: SnapshotTag, file: String },
+    #[error("snapshot `{tag}` has volumes of this host, which no archive has")]
+    Volumes { tag: SnapshotTag },
     #[error("`{path}` is no whole archive of a snapshot: {what}")]
     Archive { path: PathBuf, what: String },
     #[error("failed to read archive `{path}`")]
@@ -119,6 +121,7 @@ impl SnapshotError {
                     .into()
             }
             Self::Protocol { .. } => "use the fcvm that made it, or make it again with this one".into(),
+            Self::Volumes { .. } => "export one of a VM without --map and named volumes".into(),
             Self::Archive { .. } => FETCH_AGAIN.into(),
             Self::ReadArchive { source, .. }
                 if matches!(

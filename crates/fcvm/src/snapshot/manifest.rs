@@ -12,10 +12,11 @@ use crate::{
     health::HealthCheck,
     network::{NetworkRecord, PortRecord},
     state::{MountRecord, VmId, VmName},
+    volume::{VolumeRecord, state_file},
 };
 
 /// Version of the manifest and of what the files mean. Another one is refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// A snapshot's description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,8 @@ pub struct Manifest {
     pub machine: MachineRecord,
     /// Its container.
     pub container: ContainerRecord,
+    /// Directories and files of the host that it had, and clones have, too.
+    pub volumes: Vec<VolumeRecord>,
     /// Its image.
     pub image: ImageRecord,
     /// How it reached others; clones do it the same way unless told otherwise.
@@ -55,6 +58,18 @@ pub struct Manifest {
     pub files: BTreeMap<String, FileRecord>,
     /// The snapshot with which its memory file shared what is the same when it was made here.
     pub base: Option<BaseRecord>,
+}
+
+impl Manifest {
+    /// The files that there are to be.
+    pub(crate) fn file_names(&self) -> Vec<String> {
+        let states = match self.contents {
+            Contents::Machine => self.volumes.len(),
+            Contents::Disk => 0,
+        };
+        let fixed = self.contents.files().iter().map(|name| (*name).to_owned());
+        fixed.chain((0..states).map(state_file)).collect()
+    }
 }
 
 /// Another snapshot, of which a memory file was made.

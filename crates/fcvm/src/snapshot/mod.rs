@@ -7,6 +7,7 @@
 //!   state                    processors and devices, in the hypervisor's own form
 //!   memory.bin               the guest's memory, at its own offsets; what was never written are holes
 //!   scratch.raw              the scratch disk as it was at the same moment
+//!   volume-N                 what the server of that volume of the host knew of its client
 //! ```
 //! All of it is immutable: clones map the memory file, and copy the disk. What a snapshot says of itself is
 //! not trusted before it is [checked](Snapshot::check): format, files, processor, hypervisor. How it comes and

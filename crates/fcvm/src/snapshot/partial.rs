@@ -91,8 +91,9 @@ impl Partial {
         &self.tag
     }
 
-    /// Where a file is to be until then: [`STATE`](super::STATE), [`MEMORY`](super::MEMORY) or
-    /// [`SCRATCH`](super::SCRATCH). What else is made there is removed.
+    /// Where a file is to be until then: [`STATE`](super::STATE), [`MEMORY`](super::MEMORY),
+    /// [`SCRATCH`](super::SCRATCH), or [that of a volume](crate::volume::state_file). What else is made there is
+    /// removed.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
@@ -116,7 +117,7 @@ impl Partial {
     pub fn commit(mut self, mut manifest: Manifest) -> Result<Snapshot, SnapshotError> {
         let difference = self.difference.take();
         manifest.base = difference.map(|difference| difference.end(self.directory.path())).transpose()?;
-        manifest.files = self.records(manifest.contents.files())?;
+        manifest.files = self.records(manifest.file_names())?;
         self.finish(manifest)
     }
 
@@ -136,13 +137,13 @@ impl Partial {
         self.finish(manifest)
     }
 
-    fn records(&self, names: &[&str]) -> Result<BTreeMap<String, FileRecord>, SnapshotError> {
+    fn records(&self, names: Vec<String>) -> Result<BTreeMap<String, FileRecord>, SnapshotError> {
         let mut records = BTreeMap::new();
         for name in names {
-            let path = self.path(name);
-            let file = self.open(name)?;
+            let path = self.path(&name);
+            let file = self.open(&name)?;
             let record = record(&file).map_err(read_error(&path))?;
-            records.insert((*name).to_owned(), record);
+            records.insert(name, record);
         }
         Ok(records)
     }

@@ -6,6 +6,7 @@ use std::{
     path::{Component, Path},
 };
 
+use fcvm_proto::volume::MAX_VOLUMES;
 use serde::Deserialize;
 
 use super::{Contents, FORMAT, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, SnapshotError};
@@ -73,7 +74,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Manifest, SnapshotError
 
 /// What cannot be, though it has the form of a manifest.
 fn fault(manifest: &Manifest) -> Option<String> {
-    let Manifest { id, link_key, contents, files, machine, .. } = manifest;
+    let Manifest { id, link_key, files, machine, .. } = manifest;
     for (name, text) in [("id", id), ("link key", link_key)] {
         let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if text.len() != ID_DIGITS || !text.bytes().all(is_digit) {
@@ -85,12 +86,15 @@ fn fault(manifest: &Manifest) -> Option<String> {
             return Some(format!("`{}` leads elsewhere", asset.path.display()));
         }
     }
-    let wanted = contents.files();
-    if let Some(name) = wanted.iter().find(|name| !files.contains_key(**name)) {
+    if manifest.volumes.len() > MAX_VOLUMES {
+        return Some(format!("it is to have {} volumes", manifest.volumes.len()));
+    }
+    let wanted = manifest.file_names();
+    if let Some(name) = wanted.iter().find(|name| !files.contains_key(*name)) {
         return Some(format!("its file `{name}` is not told of"));
     }
     files.iter().find_map(|(name, file)| {
-        if !wanted.contains(&name.as_str()) {
+        if !wanted.contains(name) {
             Some(format!("it is to have a file `{name}`"))
         } else if file.size > MAX_FILE {
             Some(format!("its file `{name}` is to have {} bytes", file.size))
@@ -115,8 +119,13 @@ pub(super) fn foreign_asset(manifest: &Manifest) -> Option<&Path> {
 
 #[cfg(test)]
 mod tests {
+    use fcvm_proto::VolumeKind;
+
     use super::*;
-    use crate::snapshot::testing::manifest;
+    use crate::{
+        snapshot::testing::manifest,
+        volume::{Options, VolumeRecord},
+    };
 
     fn fault_of(change: impl FnOnce(&mut Manifest)) -> String {
         let mut manifest = manifest("web");
@@ -161,6 +170,27 @@ mod tests {
             fault_of(|manifest| manifest.files.get_mut(SCRATCH).unwrap().size = u64::MAX)
                 .contains(&u64::MAX.to_string())
         );
+    }
+
+    #[test]
+    fn each_volume_of_a_machine_has_a_file() {
+        let volume = || VolumeRecord {
+            name: "/a:/b".into(),
+            path: "/a".into(),
+            named: None,
+            kind: VolumeKind::Directory,
+            options: Options::default(),
+        };
+        let without = fault_of(|manifest| manifest.volumes.push(volume()));
+        assert!(without.contains("`volume-0` is not told"), "{without}");
+        let mut manifest = manifest("web");
+        manifest.volumes.push(volume());
+        manifest.files.insert("volume-0".into(), manifest.files[SCRATCH].clone());
+        assert_eq!(fault(&manifest), None);
+        manifest.volumes.clear();
+        assert!(fault(&manifest).unwrap().contains("to have a file `volume-0`"));
+        manifest.volumes.resize_with(MAX_VOLUMES + 1, volume);
+        assert!(fault(&manifest).unwrap().contains("101 volumes"));
     }
 
     #[test]

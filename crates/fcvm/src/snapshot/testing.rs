@@ -40,6 +40,7 @@ pub(crate) fn manifest(tag: &str) -> Manifest {
             "command": ["sh"], "labels": {}, "mounts": [], "hostname": null, "stop_signal": 15,
             "terminal": false, "health": null,
         },
+        "volumes": [],
         "image": { "reference": "hello", "digest": digest },
         "network": null, "ports": [],
         "files": { STATE: file, MEMORY: file, SCRATCH: file }, "base": null,

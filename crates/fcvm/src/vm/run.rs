@@ -415,7 +415,8 @@ async fn life(
         timings.mark("network");
     }
     let volumes = Volumes::of(servers, plan.lanes(boot.cpus))?;
-    let parts = Parts { volumes, network: network.map(|network| &*network), link_key, save_dir };
+    let network = network.map(|network| &*network);
+    let parts = Parts { volumes, network, cpus: boot.cpus, link_key, save_dir };
     let mut attempt = Attempt::new(hypervisor, plan, claim, timings, machine, boot.restarts, parts)?;
     let status = attempt.converse(signals, &outputs).await;
     // Nothing in the VM is to be kept: there is no need to wait for its shutdown.

@@ -31,6 +31,31 @@ pub enum VolumeError {
         /// In the container.
         target: String,
     },
+    /// A snapshot is of a VM that had a directory where there is a file now, or the other way round.
+    #[error("failed to map `{path}` to `{target}`: it is not what it was when the snapshot was made")]
+    Changed {
+        /// On the host.
+        path: PathBuf,
+        /// In the container.
+        target: String,
+    },
+    /// Two VMs cannot both be the only one.
+    #[error(
+        "volume `{volume}` is one that only its VM changes (`cache=exclusive`): others cannot have it, too"
+    )]
+    Exclusive {
+        /// As the user knows it.
+        volume: String,
+    },
+    /// What a server knows of its client could not be kept.
+    #[error("failed to write down what volume `{volume}` has open")]
+    Save {
+        /// As the user knows it.
+        volume: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Two things for one place.
     #[error("`{target}` is given twice: a place in the container has one mount")]
     Twice {
@@ -114,6 +139,7 @@ impl VolumeError {
                 ));
             }
             Self::Kind { .. } => "map the directory that it is in",
+            Self::Exclusive { .. } => "run the VM with another cache, or the volume read-only",
             Self::Unknown { .. } => "`fcvm volume ls` lists those there are",
             Self::NotConfirmed => "answer `y`, or add --force",
             Self::InUse { .. } => "`fcvm ls` lists the VMs that run; stop them first",

@@ -8,7 +8,7 @@ use std::{
 
 use fcvm_proto::{Volume, VolumeKind, volume::MAX_VOLUMES};
 
-use super::{Held, Mount, Options, Source, VolumeError, VolumeStore};
+use super::{Held, Mount, Options, Source, VolumeError, VolumeName, VolumeStore};
 use crate::state::{MountKind, MountRecord};
 
 /// A directory or file of the host that a guest shall have.
@@ -22,15 +22,19 @@ pub struct Map {
     pub kind: VolumeKind,
     /// How the guest has it.
     pub options: Options,
+    /// Its name, of a named one.
+    pub(super) named: Option<VolumeName>,
     /// That a named volume stays.
-    _held: Option<Held>,
+    pub(super) held: Option<Held>,
+    /// What the server knew of its client that it is to go on for.
+    pub(super) state: Option<PathBuf>,
 }
 
 impl Map {
     /// A directory or file of this name and path.
     #[must_use]
     pub fn new(name: String, path: PathBuf, kind: VolumeKind, options: Options) -> Self {
-        Self { name, path, kind, options, _held: None }
+        Self { name, path, kind, options, named: None, held: None, state: None }
     }
 
     /// What the guest is told of it.
@@ -104,7 +108,7 @@ impl Mounts {
                 self.record(MountKind::Volume, Some(name.to_string()), stored.data.clone(), target, options);
                 let mut map =
                     Map::new(format!("{name}:{target}"), stored.data, VolumeKind::Directory, options.clone());
-                map._held = Some(held);
+                (map.named, map.held) = (Some(name.clone()), Some(held));
                 self.map(map, target, podman);
             }
         }
@@ -149,7 +153,7 @@ impl Mounts {
 }
 
 /// Where it really is, and what.
-fn found(path: &Path, target: &str) -> Result<(PathBuf, VolumeKind), VolumeError> {
+pub(super) fn found(path: &Path, target: &str) -> Result<(PathBuf, VolumeKind), VolumeError> {
     let failed = |source: io::Error| VolumeError::Source { path: path.into(), target: target.into(), source };
     let found = fs::canonicalize(path).map_err(failed)?;
     let kind = fs::metadata(&found).map_err(failed)?.file_type();

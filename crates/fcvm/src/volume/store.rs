@@ -165,6 +165,17 @@ impl VolumeStore {
         Ok((stored, Held { _lock: lock }))
     }
 
+    /// Takes a volume that is there.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub fn keep(&self, name: &VolumeName) -> Result<(Stored, Held), VolumeError> {
+        let _alone = self.lock()?;
+        let stored = self.get(name)?;
+        let lock = Lock::share(&self.directory(name).join(LOCK))?;
+        Ok((stored, Held { _lock: lock }))
+    }
+
     /// A volume that is there.
     ///
     /// # Errors

@@ -30,6 +30,23 @@ pub enum ClientError {
     /// The mount ended before it served.
     #[error("the mount ended before the server answered")]
     Start(#[source] Ended),
+    /// The mount has ended, so that it can have no other server.
+    #[error("the mount has ended")]
+    Over(#[source] Ended),
+    /// It has a server.
+    #[error("the mount is not suspended")]
+    NotSuspended,
+    /// A mount's lanes stay as many as they are.
+    #[error("there are {streams} streams for the {lanes} lanes of the mount")]
+    Streams {
+        /// How many came.
+        streams: usize,
+        /// How many it has.
+        lanes: usize,
+    },
+    /// The server owes answers, and does not give them.
+    #[error("the server did not answer in time what it had been asked")]
+    Busy,
     /// The server took the lanes and then said nothing.
     #[error("the server did not answer the kernel's first request in time")]
     Silent,
@@ -60,12 +77,16 @@ impl ClientError {
         match self {
             Self::Hello { source, .. } => source.hint(),
             Self::Mount(error) => error.hint(),
-            Self::Start(reason) => reason.hint(),
-            Self::Silent => Some("the server's log says what it waits for"),
+            Self::Start(reason) | Self::Over(reason) => reason.hint(),
+            Self::Silent | Self::Busy => Some("the server's log says what it waits for"),
             Self::Lane { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("a user who mounts has to be allowed to open `/dev/fuse`: its mode is 0666 mostly")
             }
-            Self::Lanes { .. } | Self::Lane { .. } | Self::Resources { .. } => None,
+            Self::Lanes { .. }
+            | Self::NotSuspended
+            | Self::Streams { .. }
+            | Self::Lane { .. }
+            | Self::Resources { .. } => None,
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Frame<'a> {
     pub(super) bytes: &'a [u8],
     /// 0, or the negative error number.
     pub(super) error: i32,
-    unique: u64,
+    pub(super) unique: u64,
 }
 
 impl Frame<'_> {

@@ -5,12 +5,18 @@
 //!   /dev/fuse <--reply---- [replies]  <-- stream       waits for the stream only
 //! ```
 //! The second never waits for the first: a server that answers before it reads more would else hold both
-//! up. At the mount's end the first, which can be woken, ends the second's stream. Frames pass as they are. Whichever thread finds that the mount is at its end says so to all.
+//! up. At the mount's end the first, which can be woken, ends the second's stream. Frames pass as they are.
+//! Whichever thread finds that the mount is at its end says so to all.
+//!
+//! While the [gate](super::gate) is shut the first stands before it. The second goes on; where its stream ends it
+//! waits for the next.
 
 use std::{
-    io, mem,
-    sync::Arc,
+    io::{self, Write as _},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use rustix::io::Errno;
@@ -19,29 +25,34 @@ use super::{
     device::Device,
     ended::Ended,
     frames::{Frame, Frames},
+    owed::Owed,
     shared::{Counters, Shared, Waiter},
     spin::{Spin, Spinner, Wake},
 };
 use crate::stream::Stream;
 
-/// One descriptor, one stream.
+/// One descriptor, one stream at a time.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) number: u16,
-    pub(super) device: Device,
-    pub(super) stream: Stream,
+    number: u16,
+    device: Device,
+    stream: Mutex<Arc<Stream>>,
     /// Requests are no larger: the kernel itself refuses what does not fit.
-    pub(super) largest: usize,
-    pub(super) spin: Spin,
+    largest: usize,
+    spin: Spin,
+    pub(super) owed: Owed,
 }
 
 /// Starts a lane's threads; they end with the mount.
-pub(super) fn start(lane: Lane, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> io::Result<()> {
+pub(super) fn start(
+    lane: &Arc<Lane>,
+    shared: &Arc<Shared>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> io::Result<()> {
     let number = lane.number;
-    let lane = Arc::new(lane);
-    let other = Arc::clone(&lane);
+    let (lane, other) = (Arc::clone(lane), Arc::clone(lane));
     let requests = move |shared: &Shared| {
-        let _end = EndStream(&lane.stream, shared);
+        let _end = EndStream(&lane, shared);
         // Why comes before the other thread finds that it has no stream any more.
         shared.end(lane.requests(shared));
         None
@@ -69,16 +80,20 @@ pub(super) fn spawn(
 }
 
 /// However the thread of requests ends, the other need not wait for the stream any more.
-struct EndStream<'a>(&'a Stream, &'a Shared);
+struct EndStream<'a>(&'a Lane, &'a Shared);
 
 impl Drop for EndStream<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.1.end(Ended::Panicked);
         }
-        if let Err(error) = self.0.shutdown() {
-            tracing::debug!(%error, "a stream stays open");
-        }
+        end(&self.0.stream());
+    }
+}
+
+fn end(stream: &Stream) {
+    if let Err(error) = stream.shutdown() {
+        tracing::debug!(%error, "a stream stays open");
     }
 }
 
@@ -94,6 +109,35 @@ impl Drop for OnPanic<'_> {
 }
 
 impl Lane {
+    pub(super) fn new(number: u16, device: Device, stream: Stream, largest: usize, spin: Spin) -> Self {
+        let stream = Mutex::new(Arc::new(stream));
+        Self { number, device, stream, largest, spin, owed: Owed::default() }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Arc<Stream>> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one that it has now.
+    fn stream(&self) -> Arc<Stream> {
+        Arc::clone(&self.place())
+    }
+
+    /// The most that its requests have.
+    pub(super) fn largest(&self) -> usize {
+        self.largest
+    }
+
+    /// Goes over to another stream, while the gate is shut. Whoever is at its other end gets what it has to know.
+    pub(super) fn follow(&self, stream: Stream, deadline: Instant) -> io::Result<()> {
+        for request in self.owed.waits_for_locks() {
+            stream.until(deadline).write_all(&request)?;
+        }
+        let before = mem::replace(&mut *self.place(), Arc::new(stream));
+        end(&before);
+        Ok(())
+    }
+
     fn counters<'a>(&self, shared: &'a Shared) -> &'a Counters {
         &shared.counters[usize::from(self.number)]
     }
@@ -103,13 +147,19 @@ impl Lane {
             Errno::NODEV | Errno::CONNABORTED => Ended::Unmounted,
             source => Ended::Requests { lane: self.number, source },
         };
-        let waiter = match Waiter::new(&self.device, shared) {
+        let waiter = match Waiter::for_requests(&self.device, shared) {
             Ok(waiter) => waiter,
             Err(errno) => return failed(errno),
         };
+        let mut stream = self.stream();
         let (counters, mut spinner) = (self.counters(shared), Spinner::new(self.spin, shared.cpus.as_ref()));
         let mut buffer = vec![0; self.largest];
-        loop {
+        while !shared.has_ended() {
+            if shared.gate.is_shut() {
+                shared.gate.park(|| shared.has_ended());
+                stream = self.stream();
+                continue;
+            }
             let look = |buffer: &mut [u8]| self.device.try_read(buffer);
             let request = spinner.obtain(counters, &mut buffer[..], look, |buffer| {
                 // Under load there is something: then there is nothing to wait for.
@@ -120,22 +170,25 @@ impl Lane {
             });
             let length = match request {
                 Ok(Some(length)) => length,
-                Ok(None) => return Ended::Unmounted,
+                // It was woken for another reason.
+                Ok(None) => continue,
                 Err(errno) => return failed(errno),
             };
-            if let Err(reason) = self.send(&buffer[..length], shared) {
+            self.owed.asked(&buffer[..length]);
+            if let Err(reason) = self.send(&stream, &buffer[..length], shared) {
                 return reason;
             }
             Counters::add(&counters.requests, 1);
             Counters::add(&counters.request_bytes, length);
         }
+        Ended::Unmounted
     }
 
-    fn send(&self, mut bytes: &[u8], shared: &Shared) -> Result<(), Ended> {
+    fn send(&self, stream: &Stream, mut bytes: &[u8], shared: &Shared) -> Result<(), Ended> {
         while !bytes.is_empty() {
-            match self.stream.try_write(bytes) {
+            match stream.try_write(bytes) {
                 Ok(Some(written)) => bytes = &bytes[written..],
-                Ok(None) => match shared.wait_writable(&self.stream) {
+                Ok(None) => match shared.wait_writable(stream) {
                     Ok(Wake::Ready) => {}
                     Ok(Wake::Stop) => return Err(Ended::Unmounted),
                     Err(errno) => return Err(self.broke(errno)),
@@ -146,22 +199,38 @@ impl Lane {
         Ok(())
     }
 
+    /// By one stream after the other.
     fn replies(&self, shared: &Shared) -> Ended {
+        // The kernel asks for nothing else before its first request is answered, and that is on lane 0.
+        let mut first = self.number == 0;
+        loop {
+            let stream = self.stream();
+            let ended = self.replies_of(&stream, shared, &mut first);
+            if !matches!(ended, Ended::Closed { .. } | Ended::Stream { .. }) {
+                return ended;
+            }
+            let is_next = || !Arc::ptr_eq(&self.place(), &stream);
+            let next = shared.gate.wait_for(|| shared.has_ended(), || is_next().then_some(()));
+            if next.is_none() {
+                return ended;
+            }
+        }
+    }
+
+    fn replies_of(&self, stream: &Stream, shared: &Shared, first: &mut bool) -> Ended {
         // The other thread ends a socket at the mount's end, which ends a read, too.
-        let waiter = if self.stream.can_be_ended() { None } else { Some(Waiter::new(&self.stream, shared)) };
+        let waiter = if stream.can_be_ended() { None } else { Some(Waiter::new(stream, shared)) };
         let waiter = match waiter.transpose() {
             Ok(waiter) => waiter,
             Err(errno) => return self.broke(errno),
         };
         let (counters, mut spinner) = (self.counters(shared), Spinner::new(self.spin, shared.cpus.as_ref()));
         let mut frames = Frames::new();
-        // The kernel asks for nothing else before its first request is answered, and that is on lane 0.
-        let mut first = self.number == 0;
         while !shared.has_ended() {
             let room = frames.room();
-            let look = |room: &mut [u8]| self.stream.try_read(room);
+            let look = |room: &mut [u8]| stream.try_read(room);
             let wait = |room: &mut [u8]| match &waiter {
-                None => self.stream.wait_and_read(room).map(Some),
+                None => stream.wait_and_read(room).map(Some),
                 Some(waiter) => waiter.wait_for(|| look(room)),
             };
             match spinner.obtain(counters, room, look, wait) {
@@ -176,7 +245,7 @@ impl Lane {
                     Ok(None) => break,
                     Err(length) => return Ended::Length { lane: self.number, length: length.0 },
                 };
-                if let Err(reason) = self.deliver(&frame, shared, &mut first) {
+                if let Err(reason) = self.deliver(&frame, shared, first) {
                     return reason;
                 }
                 Counters::add(&counters.replies, 1);
@@ -191,12 +260,13 @@ impl Lane {
             return shared.notifications.push(frame.bytes);
         }
         match self.device.write(frame.bytes) {
-            Ok(()) => {}
             // Who asked was interrupted, and waits no more.
-            Err(Errno::NOENT) => return Ok(()),
+            Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::NODEV | Errno::CONNABORTED) => return Err(Ended::Unmounted),
             Err(source) => return Err(Ended::Reply { lane: self.number, source }),
         }
+        self.owed.answered(frame.unique);
+        shared.gate.progressed();
         if mem::take(first) {
             if frame.error != 0 {
                 return Err(Ended::Refused {

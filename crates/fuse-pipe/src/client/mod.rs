@@ -18,6 +18,9 @@
 //! where it shows the connection below `/sys/fs/fuse` that is asked of it at once. Programs get
 //! `ECONNABORTED` or `ENOTCONN` until the mount is taken away.
 //!
+//! A mount that serves may go without a server for a while, and have another one then: [`Mounted::suspend`],
+//! [`Mounted::reconnect`]. Who uses it meanwhile waits.
+//!
 //! The kernel would give the first request, INIT, to any lane, and takes its answer on any. Lane 0 begins
 //! alone, so that the server need not care: before INIT is answered there is no other request.
 
@@ -27,16 +30,18 @@ mod ended;
 mod error;
 mod frames;
 mod fusermount;
+mod gate;
 mod lane;
 mod mount;
 mod notify;
 mod options;
+mod owed;
 mod shared;
 mod spin;
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{Arc, Weak},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -82,7 +87,9 @@ impl Client {
         });
         // From here on dropping it undoes all; what has no threads yet does so too.
         let mut mounted = match shared {
-            Ok(shared) => Mounted { attachment, shared: Arc::new(shared), threads: Vec::new() },
+            Ok(shared) => {
+                Mounted { attachment, shared: Arc::new(shared), lanes: Vec::new(), threads: Vec::new() }
+            }
             Err(error) => {
                 drop(device);
                 undo(attachment);
@@ -135,6 +142,8 @@ fn greet(streams: Vec<Stream>, patience: Duration) -> Result<Vec<Greeted>, Clien
 pub struct Mounted {
     attachment: Attachment,
     shared: Arc<Shared>,
+    /// They live as long as their threads, and with them the kernel's hope for answers.
+    lanes: Vec<Weak<Lane>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -151,10 +160,11 @@ impl Mounted {
         let mut devices = std::iter::once(first).chain(further);
         let mut lanes = greeted.into_iter().zip(&mut devices).map(|(greeted, device)| {
             let Greeted { number, stream, largest } = greeted;
-            Lane { number, device, stream, largest, spin: options.spin }
+            Arc::new(Lane::new(number, device, stream, largest, options.spin))
         });
         for lane in lanes.by_ref().take(1) {
-            lane::start(lane, &self.shared, &mut self.threads).map_err(no_thread)?;
+            lane::start(&lane, &self.shared, &mut self.threads).map_err(no_thread)?;
+            self.lanes.push(Arc::downgrade(&lane));
         }
         match self.shared.wait_until_started(Instant::now() + options.patience) {
             Progress::Serving => {}
@@ -164,7 +174,8 @@ impl Mounted {
         // The server's answer has lowered it.
         self.attachment.read_ahead();
         for lane in lanes {
-            lane::start(lane, &self.shared, &mut self.threads).map_err(no_thread)?;
+            lane::start(&lane, &self.shared, &mut self.threads).map_err(no_thread)?;
+            self.lanes.push(Arc::downgrade(&lane));
         }
         let tell = move |shared: &Shared| {
             notify::tell(&notifier, shared);
@@ -172,6 +183,69 @@ impl Mounted {
         };
         self.threads.push(lane::spawn("fuse-notify".into(), &self.shared, tell).map_err(no_thread)?);
         Ok(())
+    }
+
+    /// Leaves requests with the kernel from now on, and returns when the server has answered all that it has,
+    /// but for waits for locks. Streams may end then. It is as before after [`resume`](Self::resume), or with
+    /// another server after [`reconnect`](Self::reconnect).
+    ///
+    /// # Errors
+    /// Where the mount has ended, or the server does not answer for so long: then it is as before.
+    pub fn suspend(&self, patience: Duration) -> Result<(), ClientError> {
+        let (shared, deadline) = (&self.shared, Instant::now() + patience);
+        if !shared.gate.shut() {
+            return Ok(());
+        }
+        let lanes = self.lanes.len();
+        let answered = || self.lanes.iter().filter_map(Weak::upgrade).all(|lane| lane.owed.is_nothing());
+        let in_time = shared.gate.wait_until(deadline, |parked| shared.has_ended() || parked == lanes)
+            && shared.gate.wait_until(deadline, |_| shared.has_ended() || answered());
+        if in_time && !shared.has_ended() {
+            return Ok(());
+        }
+        shared.gate.open();
+        Err(if in_time { ClientError::Over(shared.wait_until_ended()) } else { ClientError::Busy })
+    }
+
+    /// Goes on with the server that it had.
+    pub fn resume(&self) {
+        self.shared.gate.open();
+    }
+
+    /// Goes on with another server, or anew with the same, at the other end of other streams: one for each lane, in
+    /// this order. That knows what the one before knew of the client: see
+    /// [`Server::save`](crate::server::Server::save).
+    ///
+    /// # Errors
+    /// Where it does not take the lanes: then the mount stays suspended. Where the mount has ended, or is not
+    /// suspended.
+    pub fn reconnect(&self, streams: Vec<Stream>, patience: Duration) -> Result<(), ClientError> {
+        let deadline = Instant::now() + patience;
+        if self.shared.has_ended() {
+            return Err(ClientError::Over(self.shared.wait_until_ended()));
+        }
+        let lanes: Vec<Arc<Lane>> = self.lanes.iter().filter_map(Weak::upgrade).collect();
+        if !self.shared.gate.is_shut() {
+            return Err(ClientError::NotSuspended);
+        }
+        if lanes.len() != streams.len() {
+            return Err(ClientError::Streams { streams: streams.len(), lanes: lanes.len() });
+        }
+        for (lane, greeted) in lanes.iter().zip(greet(streams, patience)?) {
+            let failed = |source| ClientError::Hello { lane: greeted.number, source };
+            if greeted.largest < lane.largest() {
+                let largest = u32::try_from(greeted.largest).unwrap_or(u32::MAX);
+                return Err(failed(HelloError::Small { largest }));
+            }
+            lane.follow(greeted.stream, deadline).map_err(|error| failed(error.into()))?;
+        }
+        self.shared.gate.open();
+        Ok(())
+    }
+
+    /// Fails all requests from now on, while the mount stays where it is.
+    pub fn end(&self) {
+        self.shared.end(Ended::Unmounted);
     }
 
     /// What each lane has done so far.

@@ -16,7 +16,7 @@ use rustix::{
     io::{Errno, write},
 };
 
-use super::{cpus::Cpus, ended::Ended, notify::Notifications, spin::Wake};
+use super::{cpus::Cpus, ended::Ended, gate::Gate, notify::Notifications, spin::Wake};
 
 /// How far a mount is; it never goes back.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,7 @@ pub(super) struct Shared {
     /// may be another connection's later.
     abort: Option<File>,
     pub(super) notifications: Notifications,
+    pub(super) gate: Gate,
     /// `None` where nothing is known of them.
     pub(super) cpus: Option<Cpus>,
     pub(super) counters: Vec<Counters>,
@@ -53,6 +54,7 @@ impl Shared {
             stopped: AtomicBool::new(false),
             abort,
             notifications: Notifications::default(),
+            gate: Gate::new()?,
             cpus: Cpus::new(),
             counters: (0..lanes).map(|_| Counters::default()).collect(),
         })
@@ -89,7 +91,9 @@ impl Shared {
             // Without it the same happens as soon as the threads have closed their descriptors.
             tracing::debug!(%error, "failed to abort the connection");
         }
+        drop(progress);
         self.changed.notify_all();
+        self.gate.changed();
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -133,6 +137,9 @@ impl Shared {
     }
 }
 
+/// By which a waiter knows that the gate has woken it.
+const GATE: u64 = 2;
+
 /// Waits until a descriptor has something to read, or the mount has ended.
 #[derive(Debug)]
 pub(super) struct Waiter<'a> {
@@ -151,8 +158,20 @@ impl<'a> Waiter<'a> {
         Ok(Self { epoll, shared })
     }
 
-    /// What `look` finds; `None` where the mount has ended. Who was woken for nothing, since another lane was
-    /// faster, sleeps again.
+    /// The same of a device, or until the gate is shut.
+    pub(super) fn for_requests(device: impl AsFd, shared: &'a Shared) -> Result<Self, Errno> {
+        let waiter = Self::new(device, shared)?;
+        epoll::add(
+            &waiter.epoll,
+            shared.gate.wake(),
+            epoll::EventData::new_u64(GATE),
+            epoll::EventFlags::IN,
+        )?;
+        Ok(waiter)
+    }
+
+    /// What `look` finds; `None` where the mount has ended, or the gate is shut. Who was woken for nothing, since
+    /// another lane was faster, sleeps again.
     pub(super) fn wait_for<T>(
         &self,
         mut look: impl FnMut() -> Result<Option<T>, Errno>,
@@ -164,6 +183,8 @@ impl<'a> Waiter<'a> {
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno),
                 Ok(_) if self.shared.has_ended() => return Ok(None),
+                // A copy: the structure is packed.
+                Ok(_) if { events[0].data }.u64() == GATE => return Ok(None),
                 Ok(_) => {}
             }
             if let Some(found) = look()? {

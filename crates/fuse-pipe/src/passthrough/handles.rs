@@ -66,6 +66,28 @@ impl Handles {
         drop(removed);
     }
 
+    /// All there are.
+    pub(super) fn all(&self) -> Vec<(u64, Arc<Handle>)> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.iter().map(|(&number, handle)| (number, Arc::clone(handle))).collect()
+    }
+
+    /// The last number that was given.
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Gives other numbers than up to this.
+    pub(super) fn skip_to(&self, last: u64) {
+        self.last.fetch_max(last, Ordering::Relaxed);
+    }
+
+    /// Keeps a file by the number that it had in another process.
+    pub(super) fn restore(&self, number: u64, file: File) {
+        let handle = Arc::new(Handle::new(file));
+        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(number, handle);
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.open.read().unwrap_or_else(PoisonError::into_inner).len()

@@ -42,10 +42,10 @@ pub(super) struct Kept {
     /// Since the last time that it was thought of closing it.
     used: bool,
     /// How often it was made open, and has not been closed.
-    made: u32,
+    pub(super) made: u32,
 }
 
-fn kept(node: &Node) -> MutexGuard<'_, Kept> {
+pub(super) fn kept(node: &Node) -> MutexGuard<'_, Kept> {
     // Each change leaves it whole.
     node.kept.lock().unwrap_or_else(PoisonError::into_inner)
 }

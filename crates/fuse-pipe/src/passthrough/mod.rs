@@ -24,6 +24,7 @@ mod kept;
 mod locks;
 mod names;
 mod nodes;
+mod saved;
 mod sys;
 mod versions;
 mod waits;
@@ -35,7 +36,10 @@ use std::{
     fs::File,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -62,6 +66,7 @@ use self::{
 };
 pub use self::{
     ids::{GuestGid, GuestUid, HostGid, HostUid, Ids},
+    saved::State,
     watch::Unwatched,
 };
 
@@ -132,6 +137,8 @@ pub struct Passthrough {
     locks: Locks,
     keeper: Keeper,
     opens_nothing: AtomicBool,
+    /// The minor version of the client's kernel.
+    minor: AtomicU32,
     /// Descriptors of this process, by which files are opened: `/proc/self/fd`.
     descriptors: OwnedFd,
     options: Options,
@@ -170,11 +177,24 @@ impl Passthrough {
             locks: Locks::new(descriptors.try_clone()?),
             keeper: Keeper::default(),
             opens_nothing: AtomicBool::new(false),
+            minor: AtomicU32::new(0),
             descriptors,
             options,
             identity: Identity::new(options.ids),
             watcher,
         })
+    }
+
+    /// The same in the place of another process, whose client goes on: see
+    /// [`Server::save`](crate::server::Server::save). Files that are not what they were are lost to it.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn resume(path: &Path, options: Options, state: &State) -> std::io::Result<Self> {
+        let files = Self::new(path, options)?;
+        let lost = files.restore(state);
+        tracing::debug!(path = %path.display(), ?lost, "goes on in another one's place");
+        Ok(files)
     }
 
     /// Whether changes of the host are told to the client.
@@ -187,6 +207,7 @@ impl Passthrough {
 
     /// The version of the client's kernel, which begins.
     pub(crate) fn client(&self, minor: u32) {
+        self.minor.store(minor, Ordering::Relaxed);
         if let Ok(watcher) = &self.watcher {
             watcher.client(minor);
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Statx, StatxFlags, statx},
+    fs::{AtFlags, FileType, Stat, Statx, StatxFlags, major, minor, statx},
     io::Errno,
 };
 
@@ -23,7 +23,7 @@ use crate::abi::ROOT;
 const SHARDS: usize = 16;
 
 /// What tells files apart, for as long as one of them is open: a node's is.
-type Key = (u32, u32, u64);
+pub(super) type Key = (u32, u32, u64);
 
 /// A file that the client knows.
 #[derive(Debug)]
@@ -49,6 +49,15 @@ impl Node {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// How often the client has been told of it.
+    pub(super) fn known(&self) -> u64 {
+        self.known.load(Ordering::Relaxed)
     }
 
     pub(crate) fn kind(&self) -> FileType {
@@ -88,6 +97,11 @@ fn stat(fd: &OwnedFd) -> Result<Statx, Errno> {
 
 fn key(stat: &Statx) -> Key {
     (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino)
+}
+
+/// The same by fstat(2).
+pub(super) fn key_of(stat: &Stat) -> Key {
+    (major(stat.st_dev), minor(stat.st_dev), stat.st_ino)
 }
 
 /// Nodes by their numbers, and numbers by what tells files apart. Whoever has both locks took the second
@@ -143,6 +157,50 @@ impl Nodes {
         write(&self.by_number[shard(number)]).insert(number, Arc::new(node));
         numbers.insert(key, number);
         Ok((number, stat))
+    }
+
+    /// All there are.
+    pub(super) fn all(&self) -> Vec<(u64, Arc<Node>)> {
+        let mut all = Vec::new();
+        for shard in &self.by_number {
+            all.extend(read(shard).iter().map(|(&number, node)| (number, Arc::clone(node))));
+        }
+        all
+    }
+
+    /// The last number that was given.
+    pub(super) fn last(&self) -> u64 {
+        self.next.load(Ordering::Relaxed) - 1
+    }
+
+    /// Gives other numbers than up to this.
+    pub(super) fn skip_to(&self, last: u64) {
+        self.next.fetch_max(last.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Has a file that another process knew by this number, if it is that.
+    ///
+    /// # Errors
+    /// `ESTALE` where it is another one, or known by another number.
+    pub(super) fn restore(
+        &self,
+        number: u64,
+        known: u64,
+        fd: OwnedFd,
+        is_it: impl FnOnce(&Statx) -> bool,
+    ) -> Result<(), Errno> {
+        let stat = stat(&fd)?;
+        let key = key(&stat);
+        let mut numbers = write(&self.by_key[shard(key.2)]);
+        if !is_it(&stat) || numbers.contains_key(&key) {
+            return Err(Errno::STALE);
+        }
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let node = Node::new(fd, &stat, kind, Place::new(self.watcher.as_ref(), number));
+        node.known.store(known, Ordering::Relaxed);
+        write(&self.by_number[shard(number)]).insert(number, Arc::new(node));
+        numbers.insert(key, number);
+        Ok(())
     }
 
     /// The client has forgotten a node so many times. The root stays.

@@ -3,6 +3,8 @@
 //! ```text
 //!  Server::serve(lane): Hello -> Welcome -> requests and replies -> end of the stream, or a violation
 //! ```
+//! Another process may go on in a server's place: [`Server::save`].
+//!
 //! Of a lane's workers one leads: it reads a frame, answers it, and reads the next. Another leads as soon as
 //! something comes meanwhile. So a slow request holds up no other, a quick one wakes nobody, and no queue grows:
 //! a lane has as many requests in work as it has workers.
@@ -32,7 +34,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     hello::{Hello, HelloError, Status, Welcome},
-    passthrough::{Passthrough, Watching},
+    passthrough::{Passthrough, State, Watching},
     stream::Stream,
 };
 
@@ -80,6 +82,8 @@ pub struct Server {
 struct Lanes {
     open: usize,
     last: u64,
+    /// The client comes back when the last has ended.
+    kept: bool,
 }
 
 impl Server {
@@ -100,6 +104,15 @@ impl Server {
     pub fn statistics(&self) -> Statistics {
         let [nodes, handles, lock_owners, lock_waits] = self.files.counts();
         Statistics { nodes, handles, lock_owners, lock_waits, ..self.counters.statistics() }
+    }
+
+    /// What it knows of its client, for another process that serves the same to a copy of that:
+    /// [`Passthrough::resume`]. The client is [suspended](crate::client::Mounted::suspend), and may come back here
+    /// as well: the next time that all lanes end, nothing is forgotten.
+    #[must_use]
+    pub fn save(&self) -> State {
+        self.lanes().kept = true;
+        self.files.state()
     }
 
     /// Serves a lane from its greeting to its end.
@@ -132,7 +145,7 @@ impl Server {
         let result = lane.and_then(|lane| self.answer_lane(&lane, number));
         let mut lanes = self.lanes();
         lanes.open -= 1;
-        if lanes.open == 0 {
+        if lanes.open == 0 && !std::mem::take(&mut lanes.kept) {
             // The client is gone, and so are its handles and locks.
             self.files.reset();
         }

@@ -32,6 +32,7 @@ use crate::{
     state::{Life, NewVm, ProcessType, Registry, RestartPolicy, RuntimeDir, Status, VmName, VmState},
     storage::DataDir,
     vm::{self, DetachKeys, Ends, Input, Origin, Output, Plan, SavedMachine, Starter, Timings},
+    volume::{Map, VolumeError, VolumeStore, state_file},
 };
 
 /// Runs a clone to its end, as its owner.
@@ -82,6 +83,7 @@ pub(in crate::commands) fn of(
     let image = image(manifest, data, printer)?;
     let _lock =
         image.hold().with_context(|| format!("failed to lock image `{}`", manifest.image.reference))?;
+    let maps = maps(snapshot, data)?;
     let network = request(&arguments, manifest, data)?;
     let sockets = hypervisor.capabilities().stream_network;
     let network = network.fitted(Behind { taps: can_make_taps(), sockets })?;
@@ -117,6 +119,7 @@ pub(in crate::commands) fn of(
     let origin = origin(snapshot, pages, server.map(|server| server.owner))?;
     let plan = Plan {
         origin: Some(origin),
+        maps,
         ..plan(&arguments, starter, snapshot, assets, &image, network, hostname)
     };
     let ended = block_on(vm::run(&*hypervisor, &plan, &mut claim, &mut timings))?;
@@ -231,6 +234,16 @@ fn assets(
             Ok(Assets::anew(machine, agent, data, scratch)?)
         }
     }
+}
+
+/// The directories and files of the host that the VM had.
+fn maps(snapshot: &Snapshot, data: &DataDir) -> Result<Vec<Map>, VolumeError> {
+    let (manifest, store) = (snapshot.manifest(), VolumeStore::open(data));
+    let state = |number| match manifest.contents {
+        Contents::Machine => Some(snapshot.path(&state_file(number))),
+        Contents::Disk => None,
+    };
+    manifest.volumes.iter().enumerate().map(|(number, volume)| volume.map(state(number), &store)).collect()
 }
 
 fn image(manifest: &Manifest, data: &DataDir, printer: &Printer) -> anyhow::Result<StoredImage> {

@@ -120,8 +120,7 @@ fn page_server(
     Ok(server)
 }
 
-/// What the server says of a machine. One that it refuses never gets a page, and ends with its owner's patience
-/// or this process.
+/// What the server says of a machine. One that it refuses it has killed: its owner tells of that.
 fn told(report: Report) {
     match report {
         Report::Joined { vm, pid } => tracing::debug!(?vm, pid, "a machine has come"),

@@ -23,8 +23,11 @@ const MODE: u32 = 0o600;
 /// Writes a snapshot as an archive. `path` names it in errors.
 ///
 /// # Errors
-/// Where a file is not what it was, or something cannot be read or written.
+/// Where a file is not what it was, it has volumes, or something cannot be read or written.
 pub fn export(snapshot: &Snapshot, path: &Path, to: impl Write) -> Result<(), SnapshotError> {
+    if !snapshot.manifest().volumes.is_empty() {
+        return Err(SnapshotError::Volumes { tag: snapshot.tag().clone() });
+    }
     snapshot.check_files()?;
     let failed = |source| SnapshotError::WriteArchive { path: path.to_owned(), source };
     let manifest = snapshot.manifest();

@@ -101,6 +101,11 @@ fn manifest(bytes: &[u8], path: &Path) -> Result<Manifest, SnapshotError> {
         let what = format!("it needs `{}` of another host", asset.display());
         return Err(SnapshotError::Invalid { path: place, what });
     }
+    // Whoever made the archive would choose what of this host a VM gets.
+    if let Some(volume) = manifest.volumes.first() {
+        let what = format!("it wants `{}` of this host", volume.path.display());
+        return Err(SnapshotError::Invalid { path: place, what });
+    }
     Ok(manifest)
 }
 

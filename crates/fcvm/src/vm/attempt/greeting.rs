@@ -8,7 +8,7 @@ use fcvm_proto::{
     session::{KEY_LEN, SessionId},
 };
 
-use super::{Attempt, Filling, Volumes, deserted};
+use super::{Attempt, Filling, deserted};
 use crate::vm::{
     VmError,
     boot::watchdog,
@@ -17,7 +17,6 @@ use crate::vm::{
     run::random,
     signals::Signals,
 };
-use crate::volume;
 
 /// Random bytes for a guest.
 const ENTROPY: usize = 64;
@@ -49,9 +48,7 @@ impl Attempt<'_> {
                 crate::failpoint::reach("restored");
             }
             let beside = || self.hypervisor.stream(self.claim.runtime_dir());
-            let Volumes { servers, lanes, .. } = &self.volumes;
-            let ways = volume::connect(servers, *lanes, &guest.opener(), beside).await?;
-            crate::failpoint::reach("volumes-connected");
+            let ways = self.volumes.connect(&guest.opener(), beside).await?;
             Ok((guest, ways, loaded, greeted))
         };
         tokio::select! {

@@ -8,6 +8,7 @@ mod saving;
 
 use std::{mem, path::PathBuf, pin::Pin};
 
+use fcvm_link::Opener;
 use fcvm_proto::{LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
 use tokio::{
     sync::{mpsc, watch},
@@ -40,7 +41,7 @@ use crate::{
     process::{Owner, Parent, SignalNumber},
     snapshot::Moment,
     state::{Claim, HealthStatus, Status, VmState},
-    volume::{Server, Ways},
+    volume::{self, Server, VolumeError, Ways},
 };
 
 /// The status of a container that ran for too long, as Podman's.
@@ -72,6 +73,17 @@ impl Volumes {
             .map_err(|source| VmError::Host { what: "read what a volume's server says", source })?;
         Ok(Self { servers, lanes, _messages: messages })
     }
+
+    /// Opens all lanes. `beside` leads to the guest beside the link, where the machine has that.
+    async fn connect(
+        &self,
+        opener: &Opener,
+        beside: impl Fn() -> Option<Connecting>,
+    ) -> Result<Ways, VolumeError> {
+        let ways = volume::connect(&self.servers, self.lanes, opener, beside).await?;
+        crate::failpoint::reach("volumes-connected");
+        Ok(ways)
+    }
 }
 
 /// What a machine has beside its disks.
@@ -79,6 +91,8 @@ impl Volumes {
 pub(super) struct Parts<'a> {
     pub(super) volumes: Volumes,
     pub(super) network: Option<&'a Network>,
+    /// How many CPUs it has: of a second chance one.
+    pub(super) cpus: u8,
     /// Opens sessions with the agent.
     pub(super) link_key: LinkKey,
     /// Where the machine is saved.
@@ -94,6 +108,7 @@ pub(super) struct Attempt<'a> {
     timings: &'a mut Timings,
     process: VmmProcess,
     link: Option<Connecting>,
+    cpus: u8,
     link_key: LinkKey,
     save: Box<dyn Save>,
     save_dir: PathBuf,
@@ -167,6 +182,7 @@ impl<'a> Attempt<'a> {
             timings,
             process: machine.process,
             link: Some(machine.link),
+            cpus: parts.cpus,
             link_key: parts.link_key,
             save: machine.save,
             save_dir: parts.save_dir,

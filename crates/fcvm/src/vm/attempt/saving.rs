@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  ahead      memory is written while all goes on
-//!  Freeze     the guest's scratch file system is synced; whoever writes to it waits
-//!  copy       of the disk, which does not change
+//!  Freeze     the guest's scratch file system is synced; whoever writes to it, or uses a volume, waits
+//!  copy       of the disk, which does not change; of what the volumes' servers know
 //!  save       the machine stands still: devices, and what of the memory has changed
 //!  resume     it runs; where its connections broke, in another session
 //!  Thaw       whoever wrote goes on
@@ -12,7 +12,8 @@
 //! Whatever fails, the machine runs on, its disk is thawed, and nothing is left of the snapshot.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -37,6 +38,7 @@ use crate::{
         guest::Guest,
         run::{Keep, random},
     },
+    volume::{Map, VolumeError, state_file},
 };
 
 /// How long a guest may take to write its disk's changes, of one that is not emulated.
@@ -49,8 +51,6 @@ const RECONNECT: Duration = Duration::from_secs(10);
 enum SavingError {
     #[error("its container does not run")]
     NotRunning,
-    #[error("it has volumes of the host, which a snapshot cannot have")]
-    Volumes,
     #[error("the guest cannot freeze its disk: {why}")]
     NotFrozen { why: String },
     #[error("the guest did not freeze its disk within {seconds} s")]
@@ -68,6 +68,8 @@ enum SavingError {
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
     #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error(transparent)]
     Vm(#[from] VmError),
 }
 
@@ -77,6 +79,7 @@ impl SavingError {
         match self {
             Self::Snapshot(error) => error.into(),
             Self::Hypervisor(error) => error.into(),
+            Self::Volume(error) => error.into(),
             Self::Vm(error) => error.into(),
             error => error.into(),
         }
@@ -179,9 +182,6 @@ impl Attempt<'_> {
         if !self.started && self.plan.keep.is_none() {
             return Err(SavingError::NotRunning);
         }
-        if !self.plan.maps.is_empty() {
-            return Err(SavingError::Volumes);
-        }
         self.clear();
         let manifest = self.manifest(tag, contents)?;
         let mut partial = match unnamed {
@@ -223,7 +223,7 @@ impl Attempt<'_> {
         Ok(Written { partial, manifest, times })
     }
 
-    /// Of a guest whose disk is frozen: how long it stood still.
+    /// Of a guest whose disk is frozen, and that leaves its volumes alone: how long it stood still.
     async fn copy(&self, partial: &Partial, contents: Contents) -> Result<Duration, SavingError> {
         crate::failpoint::reach("frozen");
         let (from, to) = (self.claim.directory().join(SCRATCH), partial.path(SCRATCH));
@@ -237,6 +237,12 @@ impl Attempt<'_> {
         crate::failpoint::reach("disk-copied");
         if contents == Contents::Disk {
             return Ok(Duration::ZERO);
+        }
+        for (number, server) in self.volumes.servers.iter().enumerate() {
+            let path = partial.path(&state_file(number));
+            let file = File::create_new(&path);
+            let file = file.map_err(|source| SnapshotError::Io { action: "make", path, source })?;
+            server.save(file).await?;
         }
         let paused = Instant::now();
         let saved = self.save.save().await;
@@ -265,6 +271,8 @@ impl Attempt<'_> {
         let patience = RECONNECT * self.hypervisor.capabilities().slowness;
         let lost = |_| VmError::Violation { what: "it did not answer after it was saved".into() };
         guest.follow(timeout(patience, connect).await.map_err(lost)??);
+        let beside = || self.hypervisor.stream(self.claim.runtime_dir());
+        self.ways = self.volumes.connect(&guest.opener(), beside).await?;
         crate::failpoint::reach("reconnected");
         Ok(())
     }
@@ -310,6 +318,7 @@ impl Attempt<'_> {
                 terminal: self.plan.has_terminal(),
                 health: self.plan.health.clone(),
             },
+            volumes: self.plan.maps.iter().map(Map::record).collect::<Result<_, _>>()?,
             image: ImageRecord { reference: state.image.clone(), digest },
             network: state.network.clone(),
             ports: state.ports.clone(),
@@ -328,7 +337,7 @@ impl Attempt<'_> {
             Ok::<_, SavingError>(Asset { path, sha256 })
         };
         Ok(MachineRecord {
-            cpus: self.plan.cpus,
+            cpus: self.cpus,
             memory_mib: self.plan.memory_mib,
             kernel_arguments: self.plan.kernel_arguments.clone(),
             huge_pages: self.plan.machine.pages == Pages::Huge,

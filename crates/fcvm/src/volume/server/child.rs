@@ -1,19 +1,21 @@
 //! The server's side.
 
 use std::{
-    env, fs, io,
+    env,
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     process::ExitCode,
     thread,
 };
 
 use fuse_pipe::{
-    passthrough::{self, GuestGid, GuestUid, Passthrough, Watch},
+    passthrough::{self, GuestGid, GuestUid, Passthrough, State, Watch},
     server::{self, confine::confine},
     stream::Stream,
 };
 
-use super::{Answer, LONGEST, NAME, Order, Task, namespace};
+use super::{Answer, LANE, LONGEST, NAME, Order, SAVE, Task, namespace};
 use crate::{
     process::messages,
     volume::{Cache, Ids, Options},
@@ -52,8 +54,9 @@ fn answer(socket: BorrowedFd<'_>, answer: &Answer) -> io::Result<()> {
 fn work(socket: BorrowedFd<'_>) -> io::Result<()> {
     let mut buffer = vec![0; LONGEST];
     let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    let (length, _) = messages::receive(socket, &mut buffer)?.ok_or_else(gone)?;
-    let Order { path, task, namespace } = serde_json::from_slice(&buffer[..length])?;
+    let (length, descriptors) = messages::receive(socket, &mut buffer)?.ok_or_else(gone)?;
+    let Order { path, task, namespace, resumes } = serde_json::from_slice(&buffer[..length])?;
+    let state = descriptors.into_iter().next().filter(|_| resumes).map(read).transpose()?;
     if namespace {
         namespace::make()?;
         answer(socket, &Answer::Made)?;
@@ -73,7 +76,10 @@ fn work(socket: BorrowedFd<'_>) -> io::Result<()> {
             }
             // What could not be given up, it warns of.
             confine(&path, &options).map_err(io::Error::other)?;
-            let files = Passthrough::new(&path, options)?;
+            let files = match state {
+                Some(state) => Passthrough::resume(&path, options, &state)?,
+                None => Passthrough::new(&path, options)?,
+            };
             answer(socket, &Answer::Ready)?;
             lanes(socket, &server::Server::new(files))
         }
@@ -101,10 +107,31 @@ fn for_passthrough(options: &Options) -> passthrough::Options {
     }
 }
 
+/// What another server knew.
+fn read(descriptor: OwnedFd) -> io::Result<State> {
+    let mut bytes = Vec::new();
+    File::from(descriptor).read_to_end(&mut bytes)?;
+    postcard::from_bytes(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// What this one knows.
+fn save(server: &server::Server, descriptor: OwnedFd) -> io::Result<()> {
+    let bytes = postcard::to_stdvec(&server.save()).map_err(io::Error::other)?;
+    File::from(descriptor).write_all(&bytes)
+}
+
 fn lanes(socket: BorrowedFd<'_>, server: &server::Server) -> io::Result<()> {
-    let mut buffer = [0; 1];
-    while let Some((_, descriptors)) = messages::receive(socket, &mut buffer)? {
+    let mut what = [LANE];
+    while let Some((_, descriptors)) = messages::receive(socket, &mut what)? {
         let Some(descriptor) = descriptors.into_iter().next() else { continue };
+        if what == [SAVE] {
+            let saved = save(server, descriptor);
+            answer(
+                socket,
+                &saved.map_or_else(|error| Answer::Failed(error.to_string()), |()| Answer::Ready),
+            )?;
+            continue;
+        }
         let server = server.clone();
         thread::Builder::new().name("lane".into()).spawn(move || lane(&server, descriptor))?;
     }

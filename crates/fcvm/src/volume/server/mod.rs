@@ -8,21 +8,26 @@
 //!    | <---- Answer::Ready, or Failed and why --|  opens what it serves, shuts itself in
 //!    | -- a lane's descriptor (SCM_RIGHTS) ---> |  serves it
 //!    | -- another ----------------------------> |
+//!    | -- a file's descriptor ----------------> |  writes what it knows of its client: for a snapshot
+//!    | <----------------- Answer::Ready --------|
 //!    | -- end of the socket ------------------> |  exits
 //! ```
-//! The socket keeps messages apart, and is the server's standard input.
+//! The socket keeps messages apart, and is the server's standard input. With an order to serve may come a file of
+//! what a server of another VM knew, in whose place this one goes on. What is in it the owner never looks at.
 
 mod child;
 mod namespace;
 
 use std::{
+    fs::File,
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
 use rustix::{
@@ -30,6 +35,7 @@ use rustix::{
     process::{Signal, geteuid},
 };
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
 pub use child::{is_server, serve};
 
@@ -39,7 +45,10 @@ use crate::process::{die_with_parent, messages};
 
 /// The server's name for itself, by which it is known in lists of processes.
 const NAME: &str = "fcvm-volume";
-/// The longest message without a descriptor, in bytes.
+/// A message with a descriptor: what to do with that.
+const LANE: u8 = 0;
+const SAVE: u8 = 1;
+/// The longest message with more to say, in bytes.
 const LONGEST: usize = 16 << 10;
 
 /// What the process is for.
@@ -49,6 +58,8 @@ struct Order {
     task: Task,
     /// Whether it is to be root of a user namespace.
     namespace: bool,
+    /// Whether it goes on in another one's place: the descriptor of what that knew comes with the order.
+    resumes: bool,
 }
 
 /// What is to be done with the path.
@@ -75,7 +86,7 @@ enum Answer {
 #[derive(Debug)]
 pub struct Server {
     volume: String,
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     process: Child,
     messages: Option<OwnedFd>,
     ranges: Option<Ranges>,
@@ -91,7 +102,12 @@ impl Server {
         let (ids, ranges) = decide(map.options.ids, geteuid().is_root(), Ranges::of_this_user)
             .map_err(|what| VolumeError::Server { volume: map.name.clone(), what: what.into() })?;
         let options = Options { ids, ..map.options.clone() };
-        Self::begin(map.name.clone(), &map.path, Task::Serve(options), ranges)
+        let state = map.state.as_ref().map(File::open).transpose();
+        let state = state.map_err(|error| VolumeError::Server {
+            volume: map.name.clone(),
+            what: format!("the snapshot has nothing of it: {error}"),
+        })?;
+        Self::begin(map.name.clone(), &map.path, Task::Serve(options), ranges, state.as_ref())
     }
 
     /// Removes a directory of which parts belong to subordinate ids of this user.
@@ -103,11 +119,18 @@ impl Server {
         let Some(ranges) = Ranges::of_this_user() else {
             return Err(VolumeError::store("remove", path)(io::ErrorKind::PermissionDenied.into()));
         };
-        Self::begin(volume, path, Task::Remove, Some(ranges))?.ready()
+        Self::begin(volume, path, Task::Remove, Some(ranges), None)?.ready()
     }
 
-    fn begin(volume: String, path: &Path, task: Task, ranges: Option<Ranges>) -> Result<Self, VolumeError> {
-        let order = Order { path: path.to_owned(), task, namespace: ranges.is_some() };
+    fn begin(
+        volume: String,
+        path: &Path,
+        task: Task,
+        ranges: Option<Ranges>,
+        state: Option<&File>,
+    ) -> Result<Self, VolumeError> {
+        let (namespace, resumes) = (ranges.is_some(), state.is_some());
+        let order = Order { path: path.to_owned(), task, namespace, resumes };
         let start = || {
             let (ours, theirs) = messages::pair()?;
             let mut command = Command::new("/proc/self/exe");
@@ -118,11 +141,13 @@ impl Server {
             command.process_group(0);
             die_with_parent(&mut command, Signal::KILL);
             let process = command.spawn()?;
-            messages::send(ours.as_fd(), &serde_json::to_vec(&order)?, &[])?;
+            let with: Vec<_> = state.iter().map(AsFd::as_fd).collect();
+            messages::send(ours.as_fd(), &serde_json::to_vec(&order)?, &with)?;
             io::Result::Ok((ours, process, messages))
         };
         match start() {
             Ok((socket, process, messages)) => {
+                let socket = Arc::new(socket);
                 Ok(Self { volume, socket, process, messages: Some(messages), ranges })
             }
             Err(error) => Err(VolumeError::Server { volume, what: error.to_string() }),
@@ -135,14 +160,7 @@ impl Server {
     /// Where it does not, and why.
     pub fn ready(&self) -> Result<(), VolumeError> {
         let failed = |what: String| VolumeError::Server { volume: self.volume.clone(), what };
-        let answer = || {
-            let mut answer = vec![0; LONGEST];
-            let Some((length, _)) = messages::receive(self.socket.as_fd(), &mut answer)? else {
-                return Ok(Answer::Failed("its process died".into()));
-            };
-            Ok(serde_json::from_slice(&answer[..length])?)
-        };
-        let answer = || answer().map_err(|error: io::Error| failed(error.to_string()));
+        let answer = || answer(self.socket.as_fd()).map_err(|error| failed(error.to_string()));
         let mut answered = answer()?;
         if let (Answer::Made, Some(ranges)) = (&answered, &self.ranges) {
             ranges
@@ -174,8 +192,36 @@ impl Server {
     /// # Errors
     /// Where the process has died.
     pub fn hand(&self, lane: &OwnedFd) -> Result<(), VolumeError> {
-        messages::send(self.socket.as_fd(), &[0], &[lane.as_fd()])
+        messages::send(self.socket.as_fd(), &[LANE], &[lane.as_fd()])
             .map_err(|source| VolumeError::Connect { volume: self.volume.clone(), source })
+    }
+
+    /// Has it write to a file what it knows of its client, which asks for nothing meanwhile: for a server that
+    /// goes on in its place. It serves on, also where all lanes end and others come.
+    ///
+    /// # Errors
+    /// Where it cannot, or has died.
+    pub async fn save(&self, to: File) -> Result<(), VolumeError> {
+        let socket = Arc::clone(&self.socket);
+        let saved = spawn_blocking(move || {
+            messages::send(socket.as_fd(), &[SAVE], &[to.as_fd()])?;
+            match answer(socket.as_fd())? {
+                Answer::Ready => Ok(()),
+                Answer::Failed(why) => Err(io::Error::other(why)),
+                Answer::Made => Err(io::ErrorKind::InvalidData.into()),
+            }
+        });
+        let saved = saved.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        saved.map_err(|source| VolumeError::Save { volume: self.volume.clone(), source })
+    }
+}
+
+/// What a server says next.
+fn answer(socket: BorrowedFd<'_>) -> io::Result<Answer> {
+    let mut answer = vec![0; LONGEST];
+    match messages::receive(socket, &mut answer)? {
+        Some((length, _)) => Ok(serde_json::from_slice(&answer[..length])?),
+        None => Ok(Answer::Failed("its process died".into())),
     }
 }
 

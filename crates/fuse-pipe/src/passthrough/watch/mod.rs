@@ -43,7 +43,7 @@ use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::{
-        Arc, PoisonError, RwLock, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -113,6 +113,8 @@ pub(super) struct Watcher {
     ours: Pid,
     /// Nodes by what events call them. Marks change only while it is locked.
     known: RwLock<HashMap<FileHandle, u64>>,
+    /// Of what a process before noted: nobody has watched since.
+    outdated: Mutex<Vec<u64>>,
     systems: Systems,
     directories: AtomicUsize,
     names: AtomicUsize,
@@ -134,6 +136,7 @@ impl Watcher {
             stop: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(kernel)?,
             ours: getpid(),
             known: RwLock::default(),
+            outdated: Mutex::default(),
             systems: Systems::default(),
             directories: AtomicUsize::new(0),
             names: AtomicUsize::new(0),
@@ -164,6 +167,15 @@ impl Watcher {
 
     fn known(&self) -> RwLockWriteGuard<'_, HashMap<FileHandle, u64>> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outdated(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the client keeps of this node may have changed unseen: it is told before anything else.
+    pub(super) fn is_outdated(&self, node: u64) {
+        self.outdated().push(node);
     }
 
     fn number(&self, handle: &FileHandle) -> Option<u64> {

@@ -155,6 +155,28 @@ impl Place {
         names.told.iter().cloned().collect()
     }
 
+    /// What was noted: of the file, and names in it.
+    pub(in crate::passthrough) fn noted(&self) -> (bool, Vec<Box<[u8]>>) {
+        match &self.0 {
+            Some(noted) => (noted.told.load(SeqCst), noted.names().told.iter().cloned().collect()),
+            None => (false, Vec::new()),
+        }
+    }
+
+    /// Notes what another process had noted.
+    pub(in crate::passthrough) fn restore(&self, told: bool, names: &[Box<[u8]>]) {
+        let Some(noted) = &self.0 else { return };
+        // Its kernel has the file.
+        noted.used.store(true, SeqCst);
+        noted.told.store(told, SeqCst);
+        let mut has = noted.names();
+        for name in names {
+            if noted.watcher.names.fetch_add(1, Relaxed) >= MOST_NAMES || !has.told.insert(name.clone()) {
+                noted.watcher.names.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+
     /// Forgets what was noted; how many names.
     pub(super) fn clear(&self) -> usize {
         let Some(noted) = &self.0 else { return 0 };

@@ -59,6 +59,9 @@ impl<'a> Watching<'a> {
     pub(crate) fn run(&self, mut send: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
         let mut out = Notifications::default();
+        let outdated = std::mem::take(&mut *self.watcher.outdated());
+        self.anew(outdated, &mut out, &mut send)?;
+        flush(&mut out, &mut send)?;
         loop {
             let length = match read(&self.watcher.group, &mut buffer) {
                 Ok(length) => length,
@@ -171,7 +174,17 @@ impl<'a> Watching<'a> {
             .values()
             .copied()
             .collect();
-        for node in all.into_iter().filter_map(|number| self.files.nodes.get(number).ok()) {
+        self.anew(all, out, send)
+    }
+
+    /// The same at these nodes.
+    fn anew(
+        &self,
+        numbers: Vec<u64>,
+        out: &mut Notifications,
+        send: &mut impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for node in numbers.into_iter().filter_map(|number| self.files.nodes.get(number).ok()) {
             let place = node.place();
             for name in place.names() {
                 // Not more, for something may be mounted there.
