@@ -258,6 +258,81 @@ fn root_vm_fifty_networks_at_once_are_apart_and_leave_nothing() {
     }
 }
 
+/// A name that only a resolver at an address of the host's loopback knows.
+const OWN_NAME: &str = "own.example.com";
+
+/// As a host finds names: by systemd-resolved, whose stub is at its loopback, or without being told how.
+#[test]
+fn root_vm_names_are_found_however_the_host_finds_them() {
+    let Some((world, env)) = world_for_vms() else { return };
+    let own: &[_] = &[(OWN_NAME, ROUTER)];
+    for address in ["127.0.0.1:53", "127.0.0.53:53"] {
+        answer_names(world.on_host(|| UdpSocket::bind(address).unwrap()), own);
+    }
+    let is_none = "rm -f /etc/resolv.conf /run/systemd/resolve/resolv.conf";
+    let prepared = world.shell(&format!(
+        "mount -t tmpfs none /mnt && mkdir /mnt/upper /mnt/work
+         mount -t overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work none /etc
+         mkdir -p /run/systemd && mount -t tmpfs none /run/systemd && mkdir /run/systemd/resolve
+         {is_none}"
+    ));
+    assert_eq!(prepared, "");
+    let stub = "echo nameserver 127.0.0.53 > /etc/resolv.conf";
+    let behind = format!("echo nameserver {} > /run/systemd/resolve/resolv.conf", OUTSIDE[0]);
+    for options in [BRIDGED.options, &["--network", "rootless"], ROOTLESS.options] {
+        // Without the file this machine itself is asked, as the C library does.
+        assert_eq!(world.shell(is_none), "");
+        let health = ["--health-check", "http://localhost:8080/", "--health-interval=1s"];
+        start(&env, "web", &[options, &health].concat());
+        for (change, name, address) in [
+            ("true", OWN_NAME, ROUTER[0]),
+            (stub, OWN_NAME, ROUTER[0]),
+            (&*behind, NAME, OUTSIDE[0]),
+            ("echo '# none' > /etc/resolv.conf", OWN_NAME, ROUTER[0]),
+        ] {
+            assert_eq!(world.shell(change), "");
+            let found = exec(&env, "web", &format!("nslookup -type=a {name}")).ok();
+            assert!(found.contains(address), "{options:?} {change} {found}");
+        }
+        // Whatever the network is.
+        exec(&env, "web", "mkdir /srv; echo well > /srv/index.html; busybox httpd -p 127.0.0.1:8080 -h /srv");
+        fcvm(&env, &["wait", "--condition=healthy", "web"]).assert_code(0);
+        fcvm(&env, &["rm", "-f", "web"]).assert_code(0);
+    }
+    assert_eq!(world.leftovers(), [""; 0]);
+    env.assert_nothing_left();
+}
+
+#[test]
+fn root_vm_ten_vms_have_the_same_port_each_at_its_own_address() {
+    let Some((world, env)) = world_for_vms() else { return };
+    for kind in [&BRIDGED, &ROOTLESS] {
+        let name = |number: usize| if number == 0 { "web".to_owned() } else { format!("web-{number}") };
+        let server = "exec socat TCP6-LISTEN:80,fork,reuseaddr SYSTEM:'cat /proc/sys/kernel/hostname'";
+        let run =
+            [kind.options, &["-d", "--name", "web", "-p", "8080:80", "net", "sh", "-c", server]].concat();
+        env.run(&run).run().assert_code(0);
+        exec(&env, "web", "until nc 127.0.0.1 80 < /dev/null; do :; done").assert_code(0);
+        fcvm(&env, &["fork", "web", "-n", "9", "--name", "web"]).assert_code(0);
+        let mut addresses = std::collections::HashSet::new();
+        for vm in (0..10).map(name) {
+            let port = fcvm(&env, &["port", &vm, "80"]).ok();
+            let address: SocketAddr =
+                port.lines().find(|line| line.starts_with("127.")).unwrap().parse().unwrap();
+            assert_eq!(address.port(), 8080);
+            let told = echo(world.on_host(|| TcpStream::connect(address).unwrap()), b"");
+            let id = fcvm(&env, &["inspect", "--format", "{{.id}}", &vm]).ok();
+            assert_eq!(String::from_utf8_lossy(&told).trim(), &id[..12], "{vm} {address}");
+            addresses.insert(address);
+        }
+        assert_eq!(addresses.len(), 10);
+        let all: Vec<_> = (0..10).map(name).collect();
+        env.fcvm().args(["rm", "-f"]).args(&all).run().assert_code(0);
+        assert_eq!(world.leftovers(), [""; 0]);
+    }
+    env.assert_nothing_left();
+}
+
 #[test]
 fn root_vm_what_cannot_be_is_said_before_anything_boots() {
     let Some((world, env)) = world_for_vms() else { return };
