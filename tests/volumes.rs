@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio};
 
-use fcvm_testkit::{Output, TestEnv, noise, sha256};
+use fcvm_testkit::{Entry, Layer, Output, TestEnv, needs_root, noise, sha256, skip};
 
 fn fcvm(env: &TestEnv, arguments: &[&str]) -> Output {
     env.fcvm().args(arguments).run()
@@ -199,4 +199,58 @@ fn vm_a_killed_server_is_an_error_to_who_uses_the_volume() {
     output.assert_code(0);
     assert!(output.stdout().ends_with("1\n"), "{}", output.stdout());
     assert!(output.stderr.contains("/live"), "{}", output.stderr);
+}
+
+/// Users and groups that the suite becomes.
+const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\ndaemon:x:1:1::/:/bin/sh\nbin:x:2:2::/:/bin/sh\n";
+const GROUP: &str = "root:x:0:\nnogroup:x:65534:\ndaemon:x:1:\nbin:x:2:\n";
+/// Of its cases those that most depend on who is whose: the others run in `fuse-pipe`'s own tests.
+const CASES: [&str; 4] = ["open", "rename", "chown", "utimensat"];
+/// How many they are at least.
+const PASSED: usize = 120;
+/// What the guest's kernel has; it mounts nothing anew.
+const PJDFSTEST: &str = r#"
+[features]
+secondary_fs = "/dev/shm"
+posix_fallocate = {}
+rename_ctime = {}
+stat_st_birthtime = {}
+utime_now = {}
+utimensat = {}
+[settings]
+naptime = 0.001
+allow_remount = false
+[dummy_auth]
+entries = [["nobody", "nogroup"], ["daemon", "daemon"], ["bin", "bin"]]
+"#;
+
+#[test]
+fn root_vm_a_map_is_what_posix_says() {
+    if !needs_root() {
+        return;
+    }
+    let Some(env) = TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm")) else { return };
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let program = target.join("test-programs/bin/pjdfstest");
+    if !program.exists() {
+        return skip("no `pjdfstest`: `scripts/deps.sh test` installs it");
+    }
+    let program = program.to_str().unwrap();
+    let links = ["which", "mount", "umount"].map(|name| Entry::symlink(&format!("bin/{name}"), "busybox"));
+    let layer =
+        links.into_iter().fold(Layer::new().busybox().program(program).program("/bin/sleep"), Layer::with);
+    let file = |path: &str, text: &str| Entry::file(path, text);
+    let layer = layer.with(file("etc/passwd", PASSWD)).with(file("etc/group", GROUP));
+    env.import("posix", &layer.with(file("posix.toml", PJDFSTEST)).to_tar());
+    fs::create_dir(env.root().join("shared")).unwrap();
+    let options = ["--privileged", "--map", "./shared:/data"];
+    let suite = ["posix", program, "-c", "/posix.toml", "-p", "/data"];
+    let judged = env.run(&options).args(suite).args(CASES).run();
+    let said = judged.stdout();
+    assert_eq!(judged.code(), 0, "{said}{}", judged.stderr);
+    let passed = said.lines().filter(|line| line.trim().ends_with(" ok")).count();
+    let skipped = said.lines().filter(|line| line.trim().ends_with(" skipped")).count();
+    assert!(passed >= PASSED && skipped <= 8, "{said}");
+    assert_eq!(fs::read_dir(env.root().join("shared")).unwrap().count(), 0, "something was left");
+    env.assert_nothing_left();
 }

@@ -4,7 +4,7 @@
 
 use std::{fs, io::Write as _, net::TcpStream, path::PathBuf, process::Stdio};
 
-use fcvm_testkit::{Fcvm, Output, TestEnv, talk::echo};
+use fcvm_testkit::{Fcvm, Output, Screen, TestEnv, talk::echo};
 
 #[cfg(feature = "failpoints")]
 use fcvm::failpoint::VARIABLE;
@@ -189,4 +189,24 @@ fn vm_a_healthy_container_is_there_at_once_for_the_same_run_only() {
     assert!(unfit.stderr.contains("always boots") && unfit.stderr.contains("hint: "), "{}", unfit.stderr);
     env.fcvm().args(["rm", "-f", "one"]).run().assert_code(0);
     env.wait_for_processes();
+}
+
+#[test]
+fn vm_a_shell_at_a_terminal_starts_warm() {
+    let Some(env) = vm() else { return };
+    let Some(screen) = Screen::new(&env, 100, 50) else { return };
+    prepare(&env, &["-it", "hello"]);
+    screen.line("env -u FCVM_NO_SNAPSHOT $FCVM podman run -it --timings -m 256m hello sh; echo status: $?");
+    screen.wait_for("/ #");
+    screen.line("stty size; tty; echo $TERM");
+    let text = screen.wait_for("xterm");
+    assert!(text.contains("50 100") && text.contains("/dev/pts/0"), "{text}");
+    screen.resize(90, 45);
+    screen.line("until stty size | grep -x '45 90'; do :; done; echo resi''zed");
+    screen.wait_for("resized");
+    screen.line("exit 7");
+    let text = screen.wait_for("status: 7");
+    assert!(!text.contains("kernel "), "it booted: {text}");
+    screen.wait_for_prompt();
+    screen.assert_sane();
 }

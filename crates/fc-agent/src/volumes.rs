@@ -56,8 +56,8 @@ const CHUNK: usize = 256 << 10;
 
 /// Where the kernel shows connections of FUSE.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
-/// How long the host may take to have all that was written.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the host may take to answer: to have all that was written, for one.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks at what it has not answered yet.
 const ANSWERED: Duration = Duration::from_millis(1);
 
@@ -413,6 +413,8 @@ fn mount(path: &str, volume: &Volume, streams: Vec<stream::Stream>) -> anyhow::R
         // The container's users are all there are.
         audience: Audience::Everyone,
         permissions: Permissions::Kernel,
+        // A server that has died closes its lanes; one that lives answers, however slow this machine is.
+        patience: PATIENCE,
         ..Options::default()
     };
     Client::mount(Path::new(path), streams, &options)

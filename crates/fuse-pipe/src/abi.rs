@@ -201,7 +201,6 @@ impl Opcode {
 pub(crate) mod init {
     pub(crate) const ASYNC_READ: u64 = 1;
     pub(crate) const POSIX_LOCKS: u64 = 1 << 1;
-    pub(crate) const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub(crate) const BIG_WRITES: u64 = 1 << 5;
     pub(crate) const DONT_MASK: u64 = 1 << 6;
     pub(crate) const FLOCK_LOCKS: u64 = 1 << 10;
@@ -240,10 +239,8 @@ pub(crate) mod setattr {
 pub(crate) const FOPEN_KEEP_CACHE: u32 = 1 << 1;
 /// The same of a directory's names.
 pub(crate) const FOPEN_CACHE_DIR: u32 = 1 << 3;
-/// Of [`WriteIn::write_flags`] and [`OpenIn::open_flags`]: the writer has no right to keep set-id bits.
+/// Of [`WriteIn::write_flags`]: the writer has no right to keep set-id bits.
 pub(crate) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
-/// See [`WRITE_KILL_SUIDGID`].
-pub(crate) const OPEN_KILL_SUIDGID: u32 = 1;
 /// Of [`SetxattrIn::setxattr_flags`]: who sets the list has no right to keep the set-group-id bit.
 pub(crate) const SETXATTR_ACL_KILL_SGID: u32 = 1;
 /// Of [`FsyncIn::fsync_flags`]: the data only.

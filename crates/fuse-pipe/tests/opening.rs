@@ -11,6 +11,7 @@ use std::{
         net::UnixStream,
     },
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
@@ -52,6 +53,26 @@ impl Pipe {
     fn traffic(&self) -> (u64, u64) {
         let lane = self.mounted.statistics()[0];
         (lane.requests, lane.reply_bytes)
+    }
+}
+
+/// Opening for reading shortens as well, but not a program that runs: else it would be gone beneath it.
+#[test]
+fn a_program_that_runs_is_not_shortened() {
+    for cache in [Cache::Auto, Cache::Always, Cache::Never, Cache::Exclusive] {
+        let host = tempfile::tempdir().unwrap();
+        let Some(pipe) = Pipe::new(host.path(), cache, Access::ReadWrite) else { return };
+        let path = pipe.path("sleep");
+        fs::copy("/bin/sleep", &path).unwrap();
+        let length = fs::metadata("/bin/sleep").unwrap().len();
+        let mut program = Command::new(&path).arg("1000").spawn().unwrap();
+        let shorten = |flags: i32| OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        assert_eq!(shorten(libc::O_TRUNC).unwrap_err().raw_os_error(), Some(libc::ETXTBSY), "{cache:?}");
+        assert_eq!(fs::metadata(host.path().join("sleep")).unwrap().len(), length, "{cache:?}");
+        program.kill().unwrap();
+        program.wait().unwrap();
+        assert_eq!(shorten(libc::O_TRUNC).unwrap().metadata().unwrap().len(), 0, "{cache:?}");
+        assert_eq!(fs::metadata(host.path().join("sleep")).unwrap().len(), 0, "{cache:?}");
     }
 }
 

@@ -70,8 +70,8 @@ pub struct Run {
     /// The snapshot that this process serves, which `fcvm snapshot serve` printed: the VM ends with it
     #[arg(long, value_name = "SERVE_PID", conflicts_with = "snapshot")]
     pub pid: Option<i32>,
-    /// How the VM gets its memory: from the file, or from the server of --pid, which is Firecracker's way
-    /// [default: uffd where there is one and the hypervisor can, else file]
+    /// How the VM gets its memory: from the file, or page by page from the server of --pid, which Firecracker
+    /// takes [default: file]
     #[arg(long, value_enum, value_name = "HOW")]
     pub mem_backend: Option<MemoryBackend>,
     /// Name of the VM [default: generated]; with --count its beginning

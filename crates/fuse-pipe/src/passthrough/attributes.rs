@@ -1,6 +1,6 @@
 //! What files are, and changes of that.
 
-use std::time::Duration;
+use std::{fs::File, time::Duration};
 
 use rustix::{
     fs::{
@@ -182,15 +182,17 @@ impl Passthrough {
     fn truncate(&self, nodeid: u64, node: &Node, change: &SetattrIn) -> Result<(), Errno> {
         let by_handle = change.valid & setattr::FH != 0;
         let handle = if by_handle { self.file(nodeid, change.fh, Use::Write).ok() } else { None };
-        let opened;
-        let file = if let Some(handle) = &handle {
-            &handle.file
-        } else {
-            opened = self.open_node(node, OFlags::WRONLY | OFlags::NONBLOCK)?;
-            &opened
+        let shorten = |file: &File| {
+            ftruncate(file, change.size)?;
+            if change.valid & setattr::KILL_SUIDGID != 0 { drop_set_ids(file) } else { Ok(()) }
         };
-        ftruncate(file, change.size)?;
-        if change.valid & setattr::KILL_SUIDGID != 0 { drop_set_ids(file) } else { Ok(()) }
+        match handle.map(|handle| shorten(&handle.file)) {
+            // Opened for reading, and to be shortened by that.
+            None | Some(Err(Errno::INVAL)) => {
+                shorten(&self.open_node(node, OFlags::WRONLY | OFlags::NONBLOCK)?)
+            }
+            Some(shortened) => shortened,
+        }
     }
 
     pub(crate) fn statfs(&self, node: u64) -> Result<Kstatfs, Errno> {
@@ -217,7 +219,7 @@ impl Passthrough {
 }
 
 /// Whoever has no right to keep them loses them by a change: what the host's kernel does for others than root.
-pub(super) fn drop_set_ids(file: &std::fs::File) -> Result<(), Errno> {
+fn drop_set_ids(file: &File) -> Result<(), Errno> {
     let mode = Mode::from_raw_mode(fstat(file)?.st_mode);
     let mut left = mode.difference(Mode::SUID);
     // Without execution for the group it is a sign for mandatory locks.

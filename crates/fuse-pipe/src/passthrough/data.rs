@@ -12,8 +12,8 @@ use rustix::{
 
 use super::{Cache, Passthrough, kept::Use, open_flags, versions::is_unchanged};
 use crate::abi::{
-    CopyFileRangeIn, FOPEN_KEEP_CACHE, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, LseekIn,
-    OPEN_KILL_SUIDGID, OpenIn, OpenOut, RELEASE_FLOCK_UNLOCK, ReadIn, ReleaseIn, WRITE_KILL_SUIDGID, WriteIn,
+    CopyFileRangeIn, FOPEN_KEEP_CACHE, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, LseekIn, OpenIn,
+    OpenOut, RELEASE_FLOCK_UNLOCK, ReadIn, ReleaseIn, WRITE_KILL_SUIDGID, WriteIn,
 };
 
 impl Passthrough {
@@ -21,15 +21,13 @@ impl Passthrough {
         if self.opens_nothing() {
             return Err(Errno::NOSYS);
         }
-        let flags = open_flags(of.flags);
-        if flags & OFlags::ACCMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC) {
+        // It is shortened by a request of its own.
+        let flags = open_flags(of.flags).difference(OFlags::TRUNC);
+        if flags & OFlags::ACCMODE != OFlags::RDONLY {
             self.may_change()?;
         }
         let node = self.nodes.get(node)?;
         let file = self.open_node(&node, self.host_flags(flags))?;
-        if flags.contains(OFlags::TRUNC) && of.open_flags & OPEN_KILL_SUIDGID != 0 {
-            super::attributes::drop_set_ids(&file)?;
-        }
         let keep = match self.cache() {
             Cache::Always | Cache::Exclusive => true,
             Cache::Auto => is_unchanged(&node, &file),

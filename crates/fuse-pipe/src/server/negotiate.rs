@@ -14,11 +14,11 @@ const LEAST_MINOR: u32 = 28;
 const BACKGROUND: u16 = 64;
 const PAGE: usize = 4096;
 
-/// Wanted of every client, where it has it.
+/// Wanted of every client, where it has it. Not that an opening shortens as well (`ATOMIC_O_TRUNC`): the kernel finds
+/// only afterwards that a program may not be shortened while it runs.
 const WANTED: u64 = init::ASYNC_READ
     | init::POSIX_LOCKS
     | init::FLOCK_LOCKS
-    | init::ATOMIC_O_TRUNC
     | init::BIG_WRITES
     | init::DONT_MASK
     | init::DO_READDIRPLUS
@@ -55,8 +55,8 @@ pub(super) fn negotiate(files: &Passthrough, asked: &InitIn) -> Result<InitOut, 
     let mut flags = has & (WANTED | by_cache);
     let without = init::NO_OPEN_SUPPORT | init::NO_OPENDIR_SUPPORT;
     if files.agree_on_opening(has & without == without) {
-        // Nobody would say when a lock goes, and an opening that shortens would be none.
-        flags = (flags & !(init::ATOMIC_O_TRUNC | init::POSIX_LOCKS | init::FLOCK_LOCKS)) | without;
+        // Nobody would say when a lock goes.
+        flags = (flags & !(init::POSIX_LOCKS | init::FLOCK_LOCKS)) | without;
     }
     let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
     out.flags = half(flags);

@@ -376,7 +376,8 @@ fn pages(
             let (option, hypervisor) = ("--mem-backend uffd", hypervisor.name());
             return Err(HypervisorError::Lacks { option, hypervisor }.into());
         }
-        (wanted, server) => server.filter(|_| can && wanted != Some(MemoryBackend::File)),
+        // The file's pages are shared by all clones, and come without a switch to another process.
+        (wanted, server) => server.filter(|_| wanted == Some(MemoryBackend::Uffd)),
     };
     Ok(wanted.map(|server| registry.runtime_dir(&server.id).join(SOCKET)))
 }
