@@ -255,7 +255,8 @@ fn damage_is_found_and_told() {
     assert_eq!(verified.stdout().lines().collect::<Vec<_>>(), expected);
     let all = fcvm(&env, &["verify"]);
     all.assert_code(125);
-    assert!(all.stderr.contains("has format 99, and this fcvm knows format 2"), "{}", all.stderr);
+    let words = format!("has format 99, and this fcvm knows format {FORMAT}");
+    assert!(all.stderr.contains(&words), "{}", all.stderr);
     assert_eq!(all.stdout().lines().count(), 3);
 
     let list = fcvm(&env, &["ls"]);
