@@ -1,8 +1,13 @@
 //! Directories and files of the host in containers.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
-use fcvm_testkit::{Entry, Layer, Output, TestEnv, needs_root, noise, sha256, skip};
+use fcvm_testkit::{Entry, Layer, Output, TestEnv, needs_programs, needs_root, noise, sha256, skip};
 
 fn fcvm(env: &TestEnv, arguments: &[&str]) -> Output {
     env.fcvm().args(arguments).run()
@@ -252,5 +257,45 @@ fn root_vm_a_map_is_what_posix_says() {
     let skipped = said.lines().filter(|line| line.trim().ends_with(" skipped")).count();
     assert!(passed >= PASSED && skipped <= 8, "{said}");
     assert_eq!(fs::read_dir(env.root().join("shared")).unwrap().count(), 0, "something was left");
+    env.assert_nothing_left();
+}
+
+#[test]
+fn vm_a_project_is_cloned_and_built_on_a_map() {
+    if !needs_programs(&["git", "gcc", "make"]) {
+        return;
+    }
+    let Some(env) = TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm")) else { return };
+    // The host's own programs, which are all below one directory there.
+    let links = ["bin", "lib", "lib64"].map(|name| Entry::symlink(name, &format!("usr/{name}")));
+    let layer = links.into_iter().fold(Layer::new(), Layer::with);
+    env.import("empty", &layer.with(Entry::file("etc/passwd", PASSWD)).to_tar());
+    let source = env.root().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::create_dir(env.root().join("work")).unwrap();
+    let parts: Vec<_> = (0..8).map(|number| format!("part{number}")).collect();
+    for part in &parts {
+        fs::write(source.join(format!("{part}.c")), format!("int {part}(void) {{ return 7; }}\n")).unwrap();
+    }
+    let declared: String = parts.iter().map(|part| format!("int {part}(void);\n")).collect();
+    let sum: Vec<_> = parts.iter().map(|part| format!("{part}()")).collect();
+    let main = format!("{declared}int main(void) {{ return {}; }}\n", sum.join(" + "));
+    fs::write(source.join("main.c"), main).unwrap();
+    let objects: Vec<_> = parts.iter().map(|part| format!("{part}.o")).collect();
+    let rule = format!("CC = gcc\nproject: main.o {}\n\tgcc -o $@ $^\n", objects.join(" "));
+    fs::write(source.join("Makefile"), rule).unwrap();
+    let script =
+        "git init -q . && git add . && git -c user.name=a -c user.email=a@example.com commit -q -m first";
+    assert!(Command::new("sh").args(["-c", script]).current_dir(&source).status().unwrap().success());
+
+    let maps = ["--map=/usr:/usr:ro,cache=always", "--map=./source:/source:ro", "--map=./work:/work"];
+    let script =
+        "cd /work && git -c safe.directory='*' clone -q /source project && cd project && make -s -j2 &&
+        ! git -c safe.directory='*' status --short | grep -v '\\.o$\\|project$'; ./project";
+    let built = env.run(&maps).args(["empty", "sh", "-c", script]).run();
+    assert_eq!(built.code(), 56, "{}", built.stderr);
+    // What came of it is the host's, too.
+    let status = Command::new(env.root().join("work/project/project")).status().unwrap();
+    assert_eq!(status.code(), Some(56));
     env.assert_nothing_left();
 }
