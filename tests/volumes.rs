@@ -7,7 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use fcvm_testkit::{Entry, Layer, Output, TestEnv, needs_programs, needs_root, noise, sha256, skip};
+use fcvm_testkit::{
+    Entry, Layer, Output, TestEnv, needs_programs, needs_root, noise, sha256,
+    suites::{PJDFSTEST, program},
+};
 
 fn fcvm(env: &TestEnv, arguments: &[&str]) -> Output {
     env.fcvm().args(arguments).run()
@@ -213,21 +216,6 @@ const GROUP: &str = "root:x:0:\nnogroup:x:65534:\ndaemon:x:1:\nbin:x:2:\n";
 const CASES: [&str; 4] = ["open", "rename", "chown", "utimensat"];
 /// How many they are at least.
 const PASSED: usize = 120;
-/// What the guest's kernel has; it mounts nothing anew.
-const PJDFSTEST: &str = r#"
-[features]
-secondary_fs = "/dev/shm"
-posix_fallocate = {}
-rename_ctime = {}
-stat_st_birthtime = {}
-utime_now = {}
-utimensat = {}
-[settings]
-naptime = 0.001
-allow_remount = false
-[dummy_auth]
-entries = [["nobody", "nogroup"], ["daemon", "daemon"], ["bin", "bin"]]
-"#;
 
 #[test]
 fn root_vm_a_map_is_what_posix_says() {
@@ -235,11 +223,7 @@ fn root_vm_a_map_is_what_posix_says() {
         return;
     }
     let Some(env) = TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm")) else { return };
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let program = target.join("test-programs/bin/pjdfstest");
-    if !program.exists() {
-        return skip("no `pjdfstest`: `scripts/deps.sh test` installs it");
-    }
+    let Some(program) = program(env!("CARGO_TARGET_TMPDIR"), "pjdfstest") else { return };
     let program = program.to_str().unwrap();
     let links = ["which", "mount", "umount"].map(|name| Entry::symlink(&format!("bin/{name}"), "busybox"));
     let layer =

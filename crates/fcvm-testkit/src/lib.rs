@@ -31,6 +31,7 @@ mod rootfs;
 mod running;
 mod screen;
 mod skip;
+pub mod suites;
 pub mod talk;
 #[cfg(test)]
 mod tests;

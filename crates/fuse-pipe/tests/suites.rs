@@ -11,11 +11,14 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
 };
 
-use fcvm_testkit::{needs_root, skip};
+use fcvm_testkit::{
+    needs_root,
+    suites::{PJDFSTEST, program},
+};
 use fuse_pipe::passthrough::Cache;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
@@ -25,33 +28,7 @@ mod pipe;
 
 use pipe::Pipe;
 
-/// A program that `scripts/deps.sh test` installs; says why where it is not there.
-fn program(name: &str) -> Option<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let program = target.join("test-programs/bin").join(name);
-    if !program.exists() {
-        skip(format!("no `{name}`: `scripts/deps.sh test` installs it"));
-        return None;
-    }
-    Some(program)
-}
-
-/// All features that this kernel has; there is a second file system, to which no file can be moved.
-const PJDFSTEST: &str = r#"
-[features]
-secondary_fs = "/dev/shm"
-posix_fallocate = {}
-rename_ctime = {}
-stat_st_birthtime = {}
-utime_now = {}
-utimensat = {}
-[settings]
-naptime = 0.001
-allow_remount = true
-[dummy_auth]
-entries = [["nobody", "nogroup"], ["daemon", "daemon"], ["bin", "bin"]]
-"#;
-
+const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
 /// What is left out, and why: the kernel does not tell how many links a file may have.
 const SKIPPED: [[&str; 2]; 1] =
     [["link::link_count_max", "Cannot get value for LINK_MAX: filesystem limit is unknown"]];
@@ -122,15 +99,15 @@ fn pjdfstest(cache: Cache) {
     if !needs_root() {
         return;
     }
-    let Some(program) = program("pjdfstest") else { return };
+    let Some(program) = program(TEMPORARY, "pjdfstest") else { return };
     let (pipe, own, connections) = (Pipe::new(cache), tempfile::tempdir().unwrap(), Connections::new());
     fs::set_permissions(pipe.host(""), fs::Permissions::from_mode(0o755)).unwrap();
     remounter(own.path(), connections.0.path(), &pipe.guest(""));
     // Cases before leave files open for writing: in the same process nothing could be mounted read-only.
-    let (remounted, skipped) = judge(&program, own.path(), &pipe, PJDFSTEST, &[REMOUNTED]);
+    let settings = PJDFSTEST.replace("allow_remount = false", "allow_remount = true");
+    let (remounted, skipped) = judge(&program, own.path(), &pipe, &settings, &[REMOUNTED]);
     assert_eq!((remounted, skipped.len()), (13, 0));
-    let settings = PJDFSTEST.replace("allow_remount = true", "allow_remount = false");
-    let (passed, mut skipped) = judge(&program, own.path(), &pipe, &settings, &[]);
+    let (passed, mut skipped) = judge(&program, own.path(), &pipe, PJDFSTEST, &[]);
     skipped.retain(|[case, _]| !case.contains(REMOUNTED));
     println!("{cache:?}: {} passed; skipped: {skipped:?}", remounted + passed);
     assert_eq!((remounted + passed, skipped), (397, SKIPPED.map(|why| why.map(String::from)).to_vec()));
@@ -184,7 +161,7 @@ fn fsx(cache: Cache) {
     if !needs_root() {
         return;
     }
-    let Some(program) = program("fsx") else { return };
+    let Some(program) = program(TEMPORARY, "fsx") else { return };
     let (pipe, own) = (Pipe::new(cache), tempfile::tempdir().unwrap());
     let configuration = own.path().join("fsx.toml");
     fs::write(&configuration, FSX).unwrap();
