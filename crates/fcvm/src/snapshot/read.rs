@@ -119,13 +119,8 @@ pub(super) fn foreign_asset(manifest: &Manifest) -> Option<&Path> {
 
 #[cfg(test)]
 mod tests {
-    use fcvm_proto::VolumeKind;
-
     use super::*;
-    use crate::{
-        snapshot::testing::manifest,
-        volume::{Options, VolumeRecord},
-    };
+    use crate::snapshot::testing::{manifest, volume};
 
     fn fault_of(change: impl FnOnce(&mut Manifest)) -> String {
         let mut manifest = manifest("web");
@@ -174,13 +169,6 @@ mod tests {
 
     #[test]
     fn each_volume_of_a_machine_has_a_file() {
-        let volume = || VolumeRecord {
-            name: "/a:/b".into(),
-            path: "/a".into(),
-            named: None,
-            kind: VolumeKind::Directory,
-            options: Options::default(),
-        };
         let without = fault_of(|manifest| manifest.volumes.push(volume()));
         assert!(without.contains("`volume-0` is not told"), "{without}");
         let mut manifest = manifest("web");

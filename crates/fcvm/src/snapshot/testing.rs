@@ -2,12 +2,13 @@
 
 use std::{fs, os::unix::fs::FileExt as _};
 
-use fcvm_proto::PROTOCOL;
+use fcvm_proto::{PROTOCOL, VolumeKind};
 use serde_json::json;
 
 use super::{
     Cpu, Engine, FORMAT, Host, MEMORY, Manifest, Partial, SCRATCH, STATE, Snapshot, SnapshotTag, Store,
 };
+use crate::volume::{Options, VolumeRecord};
 
 pub(crate) fn tag(text: &str) -> SnapshotTag {
     text.parse().unwrap()
@@ -46,6 +47,17 @@ pub(crate) fn manifest(tag: &str) -> Manifest {
         "files": { STATE: file, MEMORY: file, SCRATCH: file }, "base": null,
     });
     serde_json::from_value(value).unwrap()
+}
+
+/// A directory of the host.
+pub(crate) fn volume() -> VolumeRecord {
+    VolumeRecord {
+        name: "/srv/site:/data".into(),
+        path: "/srv/site".into(),
+        named: None,
+        kind: VolumeKind::Directory,
+        options: Options::default(),
+    }
 }
 
 /// Writes files with holes, as a hypervisor would.

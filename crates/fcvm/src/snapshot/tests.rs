@@ -13,7 +13,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::{
     Contents, MANIFEST, MEMORY, SCRATCH, STATE, Snapshot, SnapshotError, Store, export, import, store,
-    testing::{fill, host, make, manifest, tag},
+    testing::{fill, host, make, manifest, tag, volume},
 };
 use crate::storage::DataDir;
 
@@ -445,6 +445,16 @@ fn an_archive_of_something_else_is_refused() {
             "leads elsewhere",
         ),
         (
+            Forged::with(|manifest| {
+                manifest.volumes.push(volume());
+                manifest.files.insert("volume-0".into(), manifest.files[STATE].clone());
+            })
+            .files()
+            .file("volume-0")
+            .compress(),
+            "it wants `/srv/site` of this host",
+        ),
+        (
             Forged::with(|manifest| manifest.files.get_mut(STATE).unwrap().size += 1).files().compress(),
             "`state` has not the length",
         ),
@@ -543,4 +553,20 @@ fn what_is_there_is_counted() {
     assert_eq!(store::allocated(&place.file("none", "")), 0);
     let made = make(&place.store, "web");
     assert_eq!(made.allocated(), store::allocated(made.directory()));
+}
+
+#[test]
+fn a_snapshot_with_volumes_goes_nowhere_else() {
+    let place = Place::new();
+    let mut manifest = manifest("web");
+    manifest.volumes.push(volume());
+    let partial = place.store.begin(&tag("web")).unwrap();
+    fill(&partial);
+    fs::write(partial.path("volume-0"), "what is open").unwrap();
+    let made = partial.commit(manifest).unwrap();
+    assert_eq!(made.manifest().files["volume-0"].size, 12);
+    let error = export(&made, Path::new("x"), io::sink()).unwrap_err();
+    assert!(matches!(&error, SnapshotError::Volumes { .. }) && error.hint().is_some(), "{error}");
+    fs::write(made.path("volume-0"), "what is 0pen").unwrap();
+    assert_eq!(made.verify().unwrap().len(), 1);
 }
