@@ -6,6 +6,7 @@
 //!     |                                                     image, boot, ...    |
 //!     |<------------------- id and line break: the container runs --------------|
 //!     |------------------------------- one byte: heard ------------------------>| alone from now on
+//!     |<------------------------------------------------ end: that is on record |
 //! ```
 //! A socket that ends before the byte came means that nobody wants the VM any more, whatever
 //! became of the parent. A supervisor that ends before the id came has said why on the standard
@@ -14,6 +15,7 @@
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
+    net::Shutdown,
     os::{fd::AsFd as _, unix::net::UnixStream},
     sync::{
         Arc,
@@ -94,6 +96,13 @@ impl Parent {
     pub fn release(&self) -> io::Result<()> {
         rustix::stdio::dup2_stderr(null()?)?;
         std::env::set_current_dir("/")
+    }
+
+    /// Lets it go: whoever asks from now on finds on record what it has been told.
+    pub fn dismiss(&self) {
+        if let Err(error) = self.stream.shutdown(Shutdown::Both) {
+            tracing::debug!(%error, "the parent is gone");
+        }
     }
 }
 

@@ -29,13 +29,10 @@ const MAX_ID: u64 = 64;
 
 /// Starts a VM in the background; tells its id.
 pub(super) fn run(data: &DataDir, printer: &Printer) -> anyhow::Result<ExitCode> {
-    match start_one(data, &[])? {
-        Ok(id) => {
-            printer.data(id)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(code) => Ok(code),
-    }
+    let mut told = Ok(());
+    let started = start_and_tell(data, &[], |id| told = printer.data(id))?;
+    told?;
+    Ok(started.map_or_else(|code| code, |_| ExitCode::SUCCESS))
 }
 
 /// Starts a VM in the background, with more arguments than this process was given; its id, or the status of
@@ -44,7 +41,16 @@ pub(in crate::commands) fn start_one(
     data: &DataDir,
     more: &[String],
 ) -> anyhow::Result<Result<String, ExitCode>> {
-    let started = commands::block_on(start(more))?;
+    start_and_tell(data, more, |_| ())
+}
+
+/// The same; `tell` gets the id at once, before it is on record that the container runs.
+fn start_and_tell(
+    data: &DataDir,
+    more: &[String],
+    tell: impl FnOnce(&str),
+) -> anyhow::Result<Result<String, ExitCode>> {
+    let started = commands::block_on(start(more, tell))?;
     if let Ok(Started::Running(id)) = &started {
         return Ok(Ok(id.clone()));
     }
@@ -82,7 +88,7 @@ enum Started {
     Died(Option<Owner>),
 }
 
-async fn start(more: &[String]) -> anyhow::Result<Started> {
+async fn start(more: &[String], tell: impl FnOnce(&str)) -> anyhow::Result<Started> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -110,7 +116,16 @@ async fn start(more: &[String]) -> anyhow::Result<Started> {
     crate::failpoint::reach("parent-told");
     if signal.is_none() && id.ends_with('\n') && socket.write_all(&[ACKNOWLEDGED]).await.is_ok() {
         crate::failpoint::reach("parent-acknowledged");
-        return Ok(Started::Running(id.trim_end().to_owned()));
+        let id = id.trim_end().to_owned();
+        tell(&id);
+        // The next command is to find on record that it runs. It does so in any case.
+        tokio::select! {
+            _ = socket.read_u8() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        return Ok(Started::Running(id));
     }
     // It ends with the socket.
     drop(socket);

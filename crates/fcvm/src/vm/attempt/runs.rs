@@ -55,7 +55,8 @@ impl Attempt<'_> {
             self.record(|state| state.started = None);
             return Err(VmError::Interrupted { signal: SignalNumber::TERM.number() });
         }
-        if let Some(parent) = self.unheard.take() {
+        let parent = self.unheard.take();
+        if let Some(parent) = parent {
             crate::failpoint::reach("heard");
             parent.release().map_err(|source| VmError::Host { what: "leave the parent", source })?;
             crate::failpoint::reach("released");
@@ -70,6 +71,9 @@ impl Attempt<'_> {
                 }
             }
         });
+        if let Some(parent) = parent {
+            parent.dismiss();
+        }
         if self.claim.state().status == Status::Running {
             self.look_after(guest);
         }
