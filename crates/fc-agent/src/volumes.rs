@@ -272,6 +272,15 @@ struct State {
     all: Vec<Arc<One>>,
 }
 
+impl State {
+    fn resume(&mut self) {
+        if self.phase == Phase::Suspended {
+            self.phase = Phase::Serving;
+            self.all.iter().for_each(|one| one.mount.resume());
+        }
+    }
+}
+
 impl Mounted {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -309,19 +318,21 @@ impl Mounted {
             }
             one.mount.suspend(PATIENCE).with_context(|| format!("volume `{name}` does not come to rest"))
         });
+        let mut state = self.lock();
+        if state.phase == Phase::Serving {
+            // The host has given up meanwhile, and nobody would have those go on that came to rest after that.
+            all.iter().for_each(|one| one.mount.resume());
+            bail!("the host did not wait for its volumes to come to rest");
+        }
         if suspended.is_err() {
-            self.resume();
+            state.resume();
         }
         suspended
     }
 
     /// They go on as before, unless their lanes are to come anew.
     pub(crate) fn resume(&self) {
-        let mut state = self.lock();
-        if state.phase == Phase::Suspended {
-            state.phase = Phase::Serving;
-            state.all.iter().for_each(|one| one.mount.resume());
-        }
+        self.lock().resume();
     }
 
     /// The machine goes on in another session: those that were suspended get other lanes.
