@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Builds fcvm, and the agent as a static program where fcvm looks for it:
-# in ../libexec/fcvm, seen from fcvm's own directory.
+# in ../libexec/fcvm, seen from fcvm's own directory. `build.sh agent`: only that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
-cargo build --release --locked -p fcvm
+if [[ ${1:-} != agent ]]; then
+    cargo build --release --locked -p fcvm
+fi
 
 triple=$(uname -m)-unknown-linux-musl
 if command -v rustup > /dev/null && rustup target list --installed | grep -qx "$triple"; then

@@ -53,9 +53,14 @@ if [[ $tier == firecracker ]]; then
     version=$("$firecracker" --version | sed -n '1p')
 fi
 
+# Tests of crashes let fcvm die at chosen places.
+features=(--features fcvm/failpoints)
+
 scripts/deps.sh test
 if [[ $tier != unit ]]; then
-    scripts/build.sh
+    scripts/build.sh agent
+    # With them, fcvm itself, as they run it.
+    cargo test --release --locked --workspace "${features[@]}" --no-run
     # Of the tests' own, shared by them all. Without it, tests with VMs skip and say why.
     FCVM_TEST_ASSETS=$(realpath -m "${FCVM_TEST_ASSETS:-${CARGO_TARGET_DIR:-target}/test-assets}")
     export FCVM_TEST_ASSETS
@@ -79,9 +84,6 @@ pattern() {
 sum() {
     sed -e 's/\x1b\[[0-9;]*m//g' "$work/log" | { grep -oP "$1" || true; } | awk '{ sum += $1 } END { print sum + 0 }'
 }
-
-# Tests of crashes let fcvm die at chosen places.
-features=(--features fcvm/failpoints)
 
 status=0
 if cargo nextest --version > /dev/null 2>&1; then

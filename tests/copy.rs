@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio};
 use fcvm_testkit::{Output, TestEnv, noise};
 
 fn vm() -> Option<TestEnv> {
-    let env = TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))?;
+    let env = TestEnv::for_warm_vms(env!("CARGO_BIN_EXE_fcvm"))?;
     let script = "mkdir -p /there/deep; echo one > /there/a; ln -s a /there/link; chmod 4750 /there/a; \
                   trap 'exit 0' TERM; while :; do sleep 0.1; done";
     env.run(&["-d", "--name=web", "hello", "sh", "-c", script]).run().assert_code(0);

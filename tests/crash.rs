@@ -29,12 +29,20 @@ fn vm() -> Option<TestEnv> {
     TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))
 }
 
-fn vm_with_failpoints() -> Option<TestEnv> {
+fn has_failpoints() -> bool {
     if VARIABLE.is_empty() {
         skip("fcvm was built without --features fcvm/failpoints");
-        return None;
     }
-    vm()
+    !VARIABLE.is_empty()
+}
+
+fn vm_with_failpoints() -> Option<TestEnv> {
+    if has_failpoints() { vm() } else { None }
+}
+
+/// The same, of VMs that need not boot: what dies does so later.
+fn warm_vm_with_failpoints() -> Option<TestEnv> {
+    if has_failpoints() { TestEnv::for_warm_vms(env!("CARGO_BIN_EXE_fcvm")) } else { None }
 }
 
 /// A container that lives until a signal.
@@ -162,7 +170,7 @@ fn vm_fcvm_killed_while_the_container_starts_leaves_nothing() {
 }
 
 fn killed_at_the_end(points: &[&str]) {
-    let Some(env) = vm_with_failpoints() else { return };
+    let Some(env) = warm_vm_with_failpoints() else { return };
     for point in points {
         kill_and_clean(&env, env.shell("echo out; exit 3").stop_at(point));
     }
@@ -186,7 +194,7 @@ fn vm_fcvm_killed_while_it_cleans_up_leaves_nothing() {
 
 #[test]
 fn vm_a_machine_that_dies_while_it_is_saved_leaves_no_snapshot() {
-    let Some(env) = vm_with_failpoints() else { return };
+    let Some(env) = warm_vm_with_failpoints() else { return };
     let bell = Bell::new(&env);
     for point in ["saved-ahead", "frozen", "disk-copied"] {
         let run = env.run(&["-d", "--name", "web", "hello", "sh", "-c", LOOP]);
@@ -233,7 +241,7 @@ fn assert_only_record_and_log(env: &TestEnv, id: &str) {
 
 #[test]
 fn vm_of_a_supervisor_killed_when_its_parent_knows_record_and_log_are_left() {
-    let Some(env) = vm_with_failpoints() else { return };
+    let Some(env) = warm_vm_with_failpoints() else { return };
     let bell = Bell::new(&env);
     for point in ["announced", "heard", "released", "running-recorded"] {
         let run = env.run(&["-d", "--name", "web", "hello", "sh", "-c", LOOP]);
@@ -254,7 +262,7 @@ fn vm_of_a_supervisor_killed_when_its_parent_knows_record_and_log_are_left() {
 }
 
 fn supervisor_killed_at_the_end(points: &[(&str, Option<u8>)]) {
-    let Some(env) = vm_with_failpoints() else { return };
+    let Some(env) = warm_vm_with_failpoints() else { return };
     let bell = Bell::new(&env);
     let script = "trap 'echo bye; exit 3' TERM; ".to_owned() + LOOP;
     for &(point, code) in points {
@@ -301,7 +309,7 @@ fn wait_for_log(env: &TestEnv, vm: &str, text: &str) {
 
 #[test]
 fn vm_a_parent_killed_before_it_answered_takes_the_vm_with_it() {
-    let Some(env) = vm_with_failpoints() else { return };
+    let Some(env) = warm_vm_with_failpoints() else { return };
     let run = || env.run(&["-d", "--name", "web", "hello", "sh", "-c", LOOP]);
     for point in ["parent-waits", "parent-told"] {
         assert_eq!(run().kill_at(point).run().code(), 137);
@@ -316,7 +324,7 @@ fn vm_a_parent_killed_before_it_answered_takes_the_vm_with_it() {
 
 #[test]
 fn vm_stop_and_rm_may_be_killed_and_repeated() {
-    let Some(env) = vm_with_failpoints() else { return };
+    let Some(env) = warm_vm_with_failpoints() else { return };
     let script = "trap 'exit 3' TERM; ".to_owned() + LOOP;
     let run = || env.run(&["-d", "--name", "web", "hello", "sh", "-c", &script]).run().ok();
     run();
@@ -380,7 +388,7 @@ fn vm_a_hypervisor_killed_before_the_container_has_ended_is_named() {
 
 #[test]
 fn vm_a_hypervisor_killed_after_the_container_has_ended_costs_nothing() {
-    let Some(env) = vm_with_failpoints() else { return };
+    let Some(env) = warm_vm_with_failpoints() else { return };
     for point in ["status-known", "status-recorded", "conversed"] {
         let running = env.shell("echo out; exit 3").stop_at(point);
         env.kill_hypervisors();
@@ -407,7 +415,7 @@ fn vm_a_hypervisor_killed_after_the_container_has_ended_costs_nothing() {
 
 #[test]
 fn vm_a_hypervisor_that_freezes_is_given_up() {
-    let Some(env) = vm_with_failpoints() else { return };
+    let Some(env) = warm_vm_with_failpoints() else { return };
     let freeze = || {
         for pid in env.hypervisors() {
             kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
@@ -477,7 +485,7 @@ fn vm_a_guest_that_dies_is_told_to_all_who_wait() {
 
 #[test]
 fn vm_an_exec_killed_half_way_kills_its_command_only() {
-    let Some(env) = vm_with_failpoints() else { return };
+    let Some(env) = warm_vm_with_failpoints() else { return };
     let bell = Bell::new(&env);
     let run = env.run(&["-d", "--name", "web", "hello", "sh", "-c", LOOP]);
     bell.stop_at(run, "stream-relayed").run().assert_code(0);

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::Stdio, thread};
 
-use fcvm_testkit::{Entry, Fcvm, Layer, Output, Screen, TestEnv, noise};
+use fcvm_testkit::{Fcvm, Output, Screen, TestEnv, noise};
 use rustix::process::Signal;
 
 const FCVM: &str = env!("CARGO_BIN_EXE_fcvm");
@@ -14,15 +14,7 @@ struct Vm {
 
 impl Vm {
     fn start() -> Option<Self> {
-        let env = TestEnv::set_up(FCVM)?;
-        let users = "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n";
-        let image = Layer::new()
-            .busybox()
-            .with(Entry::directory("srv"))
-            .with(Entry::file("etc/passwd", users))
-            .with(Entry::file("etc/group", "www:x:34:\nlog:x:40:web\n"))
-            .with(Entry::file("plain", "no program").mode(0o644));
-        env.import("idle", &image.to_tar());
+        let env = TestEnv::for_warm_vms(FCVM)?;
         let options = ["-d", "--rm", "--name=vm", "-e", "GIVEN=by run", "-w", "/root"];
         let script = "trap 'exit 0' TERM; while :; do sleep 1; done";
         env.run(&options).args(["idle", "sh", "-c", script]).run().assert_code(0);

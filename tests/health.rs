@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 fn vm() -> Option<TestEnv> {
-    TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))
+    TestEnv::for_warm_vms(env!("CARGO_BIN_EXE_fcvm"))
 }
 
 const LOOP: &str = "while :; do sleep 0.1; done";

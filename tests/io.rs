@@ -11,7 +11,7 @@ use std::{
 use fcvm_testkit::{Noise, TestEnv, noise, sha256};
 
 fn vm() -> Option<TestEnv> {
-    TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))
+    TestEnv::for_warm_vms(env!("CARGO_BIN_EXE_fcvm"))
 }
 
 #[test]

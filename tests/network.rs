@@ -30,7 +30,7 @@ fn world_for_vms() -> Option<(World, TestEnv)> {
         return None;
     }
     let world = World::new()?;
-    let env = TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))?.on(&world);
+    let env = TestEnv::for_warm_vms(env!("CARGO_BIN_EXE_fcvm"))?.on(&world);
     let busybox = Layer::new().busybox();
     let links = ["ping", "nslookup", "ip", "nc", "yes"];
     let layer = links

@@ -5,7 +5,7 @@
 use fcvm_testkit::TestEnv;
 
 fn vm() -> Option<TestEnv> {
-    TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))
+    TestEnv::for_warm_vms(env!("CARGO_BIN_EXE_fcvm"))
 }
 
 #[test]

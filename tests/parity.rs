@@ -21,32 +21,32 @@ use engine::Place;
 
 #[test]
 fn root_vm_run_has_podmans_environment() {
-    run(run_cases::environment());
+    run(&[&[]], &run_cases::environment());
 }
 
 #[test]
 fn root_vm_run_has_podmans_users_and_directories() {
-    run(run_cases::users_and_directories());
+    run(&[], &run_cases::users_and_directories());
 }
 
 #[test]
 fn root_vm_run_has_podmans_entry_points() {
-    run(run_cases::entry_points());
+    run(&[], &run_cases::entry_points());
 }
 
 #[test]
 fn root_vm_run_has_podmans_codes() {
-    run(run_cases::codes());
+    run(&[&[]], &run_cases::codes());
 }
 
 #[test]
 fn root_vm_run_has_podmans_options() {
-    run(run_cases::options());
+    run(&[], &run_cases::options());
 }
 
 #[test]
 fn root_vm_run_has_podmans_streams() {
-    run(run_cases::streams());
+    run(&[&[], &["-i"]], &run_cases::streams());
 }
 
 #[test]
@@ -71,7 +71,9 @@ fn root_vm_cp_is_podmans() {
     place.compare_copies();
 }
 
-fn run(cases: Vec<case::Case>) {
-    let Some(place) = Place::new() else { return };
-    place.compare("run", &cases);
+/// Those of the kinds that are prepared start warm, the others boot.
+fn run(prepared: &[&[&str]], cases: &[case::Case]) {
+    let Some(mut place) = Place::new() else { return };
+    place.prepare(prepared);
+    place.compare("run", cases);
 }

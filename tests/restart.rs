@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 fn vm() -> Option<TestEnv> {
-    TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))
+    TestEnv::for_warm_vms(env!("CARGO_BIN_EXE_fcvm"))
 }
 
 /// Tells how often it has run, from a file of its own.

@@ -5,6 +5,10 @@ use std::process::Command;
 use fcvm_testkit::{Fcvm, TestEnv};
 
 fn vm() -> Option<TestEnv> {
+    TestEnv::for_warm_vms(env!("CARGO_BIN_EXE_fcvm"))
+}
+
+fn vm_that_boots() -> Option<TestEnv> {
     TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))
 }
 
@@ -67,7 +71,7 @@ fn vm_a_closed_reader_ends_the_container() {
 
 #[test]
 fn vm_timings_are_told_on_standard_error() {
-    let Some(env) = vm() else { return };
+    let Some(env) = vm_that_boots() else { return };
     let output = env.run(&["--timings", "hello", "echo", "x"]).run();
     output.assert_stdout("x");
     for stage in ["fcvm", "hypervisor", "kernel", "agent", "podman", "container", "teardown", "first output"]
@@ -81,7 +85,7 @@ fn vm_timings_are_told_on_standard_error() {
 
 #[test]
 fn vm_a_short_container_loses_no_output() {
-    let Some(env) = vm() else { return };
+    let Some(env) = vm_that_boots() else { return };
     short_containers(3, || env.shell(SHORT));
 }
 
@@ -89,9 +93,7 @@ fn vm_a_short_container_loses_no_output() {
 #[test]
 fn vm_a_short_container_that_starts_warm_loses_no_output() {
     let Some(env) = vm() else { return };
-    let warm = |command: Fcvm| command.env_remove("FCVM_NO_SNAPSHOT");
-    warm(env.fcvm().args(["podman", "prepare"]).args(env.options()).arg("hello")).run().assert_code(0);
-    short_containers(20, || warm(env.shell(SHORT)));
+    short_containers(20, || env.shell(SHORT));
 }
 
 /// More than a pipe holds, on both streams, and then the end at once.
@@ -118,7 +120,7 @@ const MAX_MEMORY: u64 = 25 << 20;
 
 #[test]
 fn vm_memory_and_time_to_first_output_measured_alone() {
-    let Some(env) = vm() else { return };
+    let Some(env) = vm_that_boots() else { return };
     let script = "echo first; head -c 50000000 /dev/zero; echo done >&2; cat";
     let mut running =
         env.run(&["-i", "hello", "sh", "-c", script]).stdin(std::process::Stdio::piped()).spawn();

@@ -6,7 +6,7 @@ use fcvm_testkit::TestEnv;
 use rustix::process::{Pid, Signal, kill_process};
 
 fn vm() -> Option<TestEnv> {
-    TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))
+    TestEnv::for_warm_vms(env!("CARGO_BIN_EXE_fcvm"))
 }
 
 /// A container that says when it is ready, and lives until a signal.
@@ -66,7 +66,7 @@ const MOMENTS: [(&str, &str); 3] = [
 
 #[test]
 fn vm_a_signal_during_the_boot_ends_it() {
-    let Some(env) = vm() else { return };
+    let Some(env) = TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm")) else { return };
     for (filter, text) in MOMENTS {
         for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
             let running = env.shell("echo too late").env("RUST_LOG", filter).spawn();
@@ -82,7 +82,7 @@ fn vm_a_signal_during_the_boot_ends_it() {
 
 #[test]
 fn vm_what_a_killed_fcvm_left_is_removed_by_the_next_command() {
-    let Some(env) = vm() else { return };
+    let Some(env) = TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm")) else { return };
     for (filter, text) in MOMENTS {
         let running = env.shell(LOOP).env("RUST_LOG", filter).spawn();
         running.wait_for_stderr(text);

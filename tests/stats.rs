@@ -67,7 +67,7 @@ fn assert_between(what: &str, value: &Value, before: u64, after: u64) {
 
 #[test]
 fn vm_stats_are_what_proc_tells() {
-    let Some(env) = TestEnv::for_vms(FCVM) else { return };
+    let Some(env) = TestEnv::for_warm_vms(FCVM) else { return };
     let burning = start(&env, "burn", "while :; do :; done");
     start(&env, "idle", "while :; do sleep 1; done");
     let before = Measured::of(burning);

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const FCVM: &str = env!("CARGO_BIN_EXE_fcvm");
 
 fn at_a_terminal() -> Option<(TestEnv, Screen)> {
-    let env = TestEnv::for_vms(FCVM)?;
+    let env = TestEnv::for_warm_vms(FCVM)?;
     let screen = Screen::new(&env, 90, 24)?;
     Some((env, screen))
 }
@@ -88,7 +88,7 @@ fn vm_ctrl_c_ends_a_boot_and_leaves_the_terminal_as_it_was() {
 
 #[test]
 fn vm_a_terminal_needs_none_of_ours() {
-    let Some(env) = TestEnv::for_vms(FCVM) else { return };
+    let Some(env) = TestEnv::for_warm_vms(FCVM) else { return };
     let out = env.run(&["-t", "hello", "sh", "-c", "stty size; echo error >&2; tty"]).run();
     out.assert_code(0);
     // A terminal ends lines with both characters, and has one output.

@@ -26,6 +26,8 @@ const LIMITS: [(&str, &str); 2] =
 #[derive(Debug)]
 pub(crate) struct Place {
     env: TestEnv,
+    /// Whether containers of `idle` start warm where they can.
+    warm: bool,
 }
 
 impl Place {
@@ -37,7 +39,7 @@ impl Place {
         let [graph, run] = ["graph", "run"].map(|name| env.root().join("podman").join(name));
         let config = format!("[storage]\ndriver = \"overlay\"\ngraphroot = {graph:?}\nrunroot = {run:?}\n");
         env.file("storage.conf", config);
-        let place = Self { env };
+        let place = Self { env, warm: false };
         place.load("idle", &image());
         let config = json!({
             "Entrypoint": ["sh", "-c", r#"echo "$0" "$@"; pwd; id -u; echo "$OWN $PATH""#],
@@ -67,6 +69,14 @@ impl Place {
         self.env.fcvm().args(["image", "load", "-i"]).arg(&archive).run().assert_code(0);
     }
 
+    /// Prepares VMs for containers of `idle` with these options each.
+    pub(crate) fn prepare(&mut self, kinds: &[&[&str]]) {
+        self.warm = !kinds.is_empty();
+        for kind in kinds {
+            self.fcvm(&["podman", "prepare"]).args(*kind).arg("idle").run().assert_code(0);
+        }
+    }
+
     fn podman(&self, arguments: &[&str]) -> Fcvm {
         let program = self.env.program_in_env("podman").env_remove("FCVM_RUNTIME_DIR");
         let program = program.env("CONTAINERS_STORAGE_CONF", self.env.root().join("storage.conf"));
@@ -75,7 +85,8 @@ impl Place {
 
     fn fcvm(&self, arguments: &[&str]) -> Fcvm {
         // A guest that panicked under emulation is booted once more, which a warning tells.
-        host_variables(self.env.fcvm()).env("RUST_LOG", "error").args(arguments)
+        let command = host_variables(self.env.fcvm()).env("RUST_LOG", "error").args(arguments);
+        if self.warm { command.env_remove("FCVM_NO_SNAPSHOT").env("FCVM_NO_PREPARE", "1") } else { command }
     }
 
     /// A subcommand of each, as it is.

@@ -215,6 +215,14 @@ impl Machine {
         self.thaw();
         let ready = renewed?;
         ready.apply(restore, &self.interfaces)?;
+        // A container that runs again is called what its guest is called by then.
+        self.purpose.send_if_modified(|purpose| {
+            if let Some(purpose) = purpose {
+                purpose.identity.clone_from(&restore.identity);
+                purpose.network.clone_from(&restore.network);
+            }
+            false
+        });
         // Kept, as to close it is work as well.
         self.readiness = Some(ready);
         self.interfaces.clone_from(&restore.network.interfaces);
@@ -249,6 +257,12 @@ impl Machine {
             return tracing::debug!("the job has already been started");
         };
         self.interfaces.clone_from(&plan.network.interfaces);
+        if let Job::Container(container) = &plan.job
+            && let Some(program) = container.program.clone()
+        {
+            let (identity, network) = (plan.identity.clone(), plan.network.clone());
+            self.purpose.send_replace(Some(Purpose { program, identity, network }));
+        }
         let (outbox, reaper) = (self.outbox.clone(), self.reaper.clone());
         tokio::spawn(async move {
             let Err(failure) = work(plan, means, &outbox, &reaper).await else {
@@ -299,7 +313,7 @@ async fn work(
                 disks.others.first().ok_or_else(|| anyhow::anyhow!("the machine has no image disk"))?;
             init::mount_image(image).map_err(disk_error)?;
             podman::make_volumes(container, reaper).await.map_err(volume_error)?;
-            let waits = matches!(plan.job, Job::Prepare(_));
+            let waits = matches!(plan.job, Job::Prepare(_)) || container.program.is_some();
             let gate = waits.then(|| Gate::open(purpose)).transpose()?;
             let (name, known, mounts) = (&*plan.identity.name, &running, &mounts);
             let runs = Runs { name, container, streams, wishes, outbox, reaper, known, mounts, gate };

@@ -1,6 +1,6 @@
 //! The boot plan: everything the host wants of this guest, in one message.
 
-use crate::{TerminalSize, Volume};
+use crate::{Program, TerminalSize, Volume};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -138,4 +138,6 @@ pub struct Container {
     /// Whether it is on the scratch disk already, as it was when that was copied, and starts again: what
     /// else is said here of how it is to be made has been said before.
     pub exists: bool,
+    /// What one that exists runs, where it was made before that was known.
+    pub program: Option<Program>,
 }

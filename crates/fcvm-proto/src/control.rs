@@ -198,14 +198,14 @@ mod tests {
         assert_eq!(
             frame::encode(&ToGuest::Start(Box::new(plan))).unwrap(),
             [
-                94, 0, 0, 0, // length
+                95, 0, 0, 0, // length
                 0, 1, b'i', 1, b'n', 1, b'h', 3, 1, 4, 1, 1, b'a', 1, b'b', 1, 1, b'd', // plan
                 1, 1, b's', 1, 1, b'o', // its resolver
                 1, 1, 2, 3, 4, 5, 6, 1, 9, 1, 0, 7, 8, 9, 10, 30, // its interface
                 2, 0, 0, 0, 0, 0, 0, 1, 1, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, // its routes
                 0, 11, 11, 11, 11, 32, 0, // the other
                 0, // volumes
-                0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
+                0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // container
             ]
         );
         let orders: [(ToGuest, &[u8]); 8] = [
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(frame::encode(&Job::BuildImage).unwrap()[frame::HEADER..], [1]);
         let prepare = Job::Prepare(Box::new(Container { image: "m".into(), ..Container::default() }));
         let mut expected = vec![2, 1, b'm'];
-        expected.extend([0; 18]);
+        expected.extend([0; 19]);
         assert_eq!(frame::encode(&prepare).unwrap()[frame::HEADER..], expected);
         assert_eq!(frame::encode(&ToHost::Reached(Stage::Waits, 5)).unwrap()[frame::HEADER..], [1, 3, 5]);
         let run = ToGuest::Run(Box::new(Program {

@@ -34,7 +34,7 @@ pub use volume::{Lane, Volume, VolumeKind};
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.
-pub const PROTOCOL: u16 = 8;
+pub const PROTOCOL: u16 = 9;
 
 /// Where the guest has the id by which its Podman knows the container: on the scratch disk, as the container is.
 pub const CONTAINER_ID: &str = "/var/lib/containers/fcvm-container.id";

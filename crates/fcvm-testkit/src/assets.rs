@@ -13,7 +13,7 @@ const DIRECTORIES: [&str; 3] = ["kernels", "rootfs", "initrd"];
 /// Has `fcvm setup` run in the data directory shared by all tests:
 /// `$FCVM_TEST_ASSETS`, else `test-assets` beside the directory of the program.
 /// Why tests with VMs cannot run here, where they cannot.
-fn shared(fcvm: &Path) -> Result<&'static Path, &'static str> {
+pub(crate) fn shared(fcvm: &Path) -> Result<&'static Path, &'static str> {
     static ASSETS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let made = ASSETS.get_or_init(|| {
         let directory = env::var_os("FCVM_TEST_ASSETS")

@@ -32,8 +32,7 @@ impl Fcvm {
             .env("HOME", env.root())
             .env("FCVM_DATA_DIR", env.data())
             .env("FCVM_RUNTIME_DIR", env.runtime())
-            // Most tests are of boots, and want no other VM beside theirs.
-            .env("FCVM_NO_SNAPSHOT", "1")
+            .env(env.start(), "1")
             .envs(env.variables().iter().cloned())
             .current_dir(env.root())
             .process_group(0)

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::{
     Fcvm, Layer, Output, Running, World, assets, busybox,
     engine::{Engine, engine, firecracker},
-    leaks, skip,
+    leaks, prepared, skip,
 };
 
 /// A data directory, a directory for sockets and every process that uses them.
@@ -31,6 +31,8 @@ pub struct TestEnv {
     engine: Result<&'static Engine, &'static str>,
     /// What is before its commands.
     before: Vec<String>,
+    /// Whether its VMs may go on from what is prepared.
+    warm: bool,
 }
 
 /// Where the programs under test were built: the parent of the program's directory.
@@ -56,6 +58,7 @@ impl TestEnv {
             sockets: directory("/tmp".as_ref()),
             engine,
             before: Vec::new(),
+            warm: false,
         }
     }
 
@@ -65,6 +68,24 @@ impl TestEnv {
     pub fn for_vms(fcvm: &str) -> Option<Self> {
         let env = Self::set_up(fcvm)?;
         env.import("hello", &Layer::new().busybox().to_tar());
+        Some(env)
+    }
+
+    /// The same as [`for_vms`](Self::for_vms), where VMs of the usual kinds do not boot, but go on from what
+    /// was prepared for all tests. What is not prepared boots. There is the image `idle` besides, which has a user
+    /// `web` (33) of the groups 34 and `log` (40), whose home is `/srv`, and a file `/plain` that is no program.
+    #[must_use]
+    pub fn for_warm_vms(fcvm: &str) -> Option<Self> {
+        let mut env = Self::set_up(fcvm)?;
+        let engine = env.engine.unwrap();
+        if !engine.options.is_empty() {
+            // Its machines take minutes to be prepared.
+            env.import("hello", &Layer::new().busybox().to_tar());
+            env.import("idle", &prepared::idle().to_tar());
+            return Some(env);
+        }
+        prepared::link(&env.fcvm, engine, &env.data);
+        env.warm = true;
         Some(env)
     }
 
@@ -122,6 +143,11 @@ impl TestEnv {
     /// What is before its commands.
     pub(crate) fn before(&self) -> &[String] {
         &self.before
+    }
+
+    /// What says how its VMs start: few tests want another VM prepared beside theirs.
+    pub(crate) fn start(&self) -> &'static str {
+        if self.warm { "FCVM_NO_PREPARE" } else { "FCVM_NO_SNAPSHOT" }
     }
 
     /// Gives it kernel, base disk and initrd of its own, to be damaged.

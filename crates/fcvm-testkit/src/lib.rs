@@ -25,6 +25,7 @@ mod list_tree;
 mod mounts;
 mod noise;
 mod oci;
+mod prepared;
 mod proxy;
 mod registry;
 mod rootfs;

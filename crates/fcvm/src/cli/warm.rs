@@ -13,6 +13,9 @@ pub struct Warm {
     /// Boot, and prepare nothing for later runs
     #[arg(long, env = "FCVM_NO_SNAPSHOT", value_parser = FalseyValueParser::new())]
     pub no_snapshot: bool,
+    /// Start from a VM that was prepared, but prepare none for later runs: `fcvm podman prepare` does
+    #[arg(long, env = "FCVM_NO_PREPARE", value_parser = FalseyValueParser::new())]
+    pub no_prepare: bool,
     /// What is prepared, and started from: a VM whose container is made, or one whose container is healthy
     #[arg(long, value_enum, default_value = "created", env = "FCVM_CACHE_AT", value_name = "MOMENT")]
     pub cache_at: Moment,

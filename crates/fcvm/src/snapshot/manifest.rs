@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use fcvm_proto::Interface;
+use fcvm_proto::{Interface, Program};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Version of the manifest and of what the files mean. Another one is refused.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// A snapshot's description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -168,6 +168,8 @@ pub struct Asset {
 pub struct ContainerRecord {
     /// The command, empty for the image's own.
     pub command: Vec<String>,
+    /// What it runs, where it was made before that was known: one that started warm.
+    pub program: Option<Program>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
     /// What it has beside its image.

@@ -168,6 +168,16 @@ impl Plan {
         u16::from(cpus).clamp(1, MAX_LANES)
     }
 
+    /// What the container runs, where it was made before that was known.
+    pub(super) fn program(&self) -> Option<&Program> {
+        let of_origin = self.origin.as_ref().and_then(|origin| origin.program.as_ref());
+        let of_container = match &self.job {
+            Job::Container(container) => container.program.as_ref(),
+            _ => None,
+        };
+        of_origin.or(of_container)
+    }
+
     /// Whether the container has a terminal.
     pub(super) fn has_terminal(&self) -> bool {
         matches!(&self.job, Job::Container(container) if container.terminal.is_some())

@@ -185,7 +185,7 @@ impl Warm {
 
 /// Has another process prepare a machine for runs like this one, when nobody waits for it.
 pub(super) fn prepare_later(arguments: &Run) {
-    if arguments.warm.no_snapshot {
+    if arguments.warm.no_snapshot || arguments.warm.no_prepare {
         return;
     }
     let start = || {

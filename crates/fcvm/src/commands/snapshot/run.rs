@@ -296,6 +296,7 @@ fn plan(
         command: manifest.container.command.clone(),
         terminal: manifest.container.terminal.then_some(USUAL_SIZE),
         exists: true,
+        program: manifest.container.program.clone(),
         ..Container::default()
     };
     Plan {

@@ -5,7 +5,7 @@
 //! beyond the file: the kernel tells which they are (`/proc/PID/pagemap`).
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, IoSliceMut},
     num::NonZero,
     ops::Range,
@@ -45,6 +45,8 @@ pub(super) struct Memory {
 impl Memory {
     /// Of a process that has so many bytes of it: those of a file, or none, and what was written since.
     pub(super) fn of(pid: i32, length: u64, base: Option<PathBuf>) -> Self {
+        // As the kernel tells it.
+        let base = base.map(|base| fs::canonicalize(&base).unwrap_or(base));
         Self { pid, length, base }
     }
 

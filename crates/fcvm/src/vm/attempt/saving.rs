@@ -311,6 +311,7 @@ impl Attempt<'_> {
             machine: self.machine_record()?,
             container: ContainerRecord {
                 command: state.command.clone(),
+                program: self.plan.program().cloned(),
                 labels: state.labels.clone(),
                 mounts: state.mounts.clone(),
                 hostname: (!own_name).then(|| self.plan.hostname.clone()),
