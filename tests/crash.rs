@@ -421,7 +421,7 @@ fn vm_a_hypervisor_that_freezes_is_given_up() {
             kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
         }
     };
-    // While it boots: once more, and then well.
+    // Before its container runs: once more, and then well.
     let running = env.shell("echo ok").stop_at("hypervisor-recorded");
     freeze();
     resume(running.pid());

@@ -54,14 +54,6 @@ fn wait_for_log(env: &TestEnv, vm: &str, text: &str) {
 }
 
 /// Waits until everything of a VM but what it keeps is gone, as its process is.
-fn wait_for_processes(env: &TestEnv) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !env.processes().is_empty() {
-        assert!(Instant::now() < deadline, "{:?}", env.processes());
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn vm_a_detached_container_leaves_its_status_and_log() {
     let Some(env) = vm() else { return };
@@ -230,7 +222,7 @@ fn vm_of_a_supervisor_that_was_killed_the_record_and_log_are_left() {
     let waited = waiting.wait();
     waited.assert_code(125);
     assert!(waited.stderr.contains("has no exit code: its fcvm process (PID "), "{}", waited.stderr);
-    wait_for_processes(&env);
+    env.wait_for_processes();
     let exited = inspect(&env, "web");
     assert_eq!((&exited["status"], &exited["exit_code"]), (&json!("exited"), &json!(null)));
     assert!(exited["error"].as_str().unwrap().contains("died"), "{exited}");
@@ -244,7 +236,7 @@ fn vm_of_a_supervisor_that_was_killed_the_record_and_log_are_left() {
     // Of one with --rm nothing is left.
     let id = detach(&env, &["--rm"], LOOP);
     kill_process(pid(&inspect(&env, &id), "owner"), Signal::KILL).unwrap();
-    wait_for_processes(&env);
+    env.wait_for_processes();
     assert_eq!(fcvm(&env, &["ls", "--all", "-q"]).ok(), "");
     env.assert_nothing_left();
 }
@@ -291,7 +283,7 @@ fn vm_an_interrupted_start_leaves_nothing() {
             running.signal(signal);
             let output = running.wait();
             assert_eq!((output.code(), output.stdout().as_str()), (code, ""), "{filter}");
-            wait_for_processes(&env);
+            env.wait_for_processes();
             env.assert_nothing_left();
         }
     }

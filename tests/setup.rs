@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -176,6 +176,24 @@ fn without_setup_the_error_says_what_to_do() {
     let error = Host::new().locate().unwrap_err();
     assert!(matches!(error, SetupError::Missing { .. }), "{error}");
     assert!(error.hint().unwrap().contains("`fcvm setup`"));
+}
+
+/// mmdebstrap hangs up on all of its process group where one of its own dies.
+#[test]
+fn a_tool_that_fails_hangs_up_on_nobody_else() {
+    let host = Host::new();
+    if !runnable(&host) {
+        return;
+    }
+    let tools = host.directory.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    let tool = tools.join("mmdebstrap");
+    fs::write(&tool, "#!/bin/sh\necho 'it fails' >&2\nkill -HUP 0\n").unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let (status, stderr) = finish(host.command(&[]).env("PATH", path).spawn().unwrap()).join().unwrap();
+    assert_eq!(status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("mmdebstrap") && stderr.contains("it fails"), "{stderr}");
 }
 
 #[test]

@@ -85,6 +85,20 @@ pub(crate) fn processes(sockets: &Path) -> Vec<(i32, String)> {
         .collect()
 }
 
+/// All processes that are about to end, or have.
+fn exiting() -> Vec<(i32, String)> {
+    /// `PF_EXITING` of the kernel's `include/linux/sched.h`.
+    const EXITING: u64 = 4;
+    let of = |path: PathBuf| {
+        let stat = fs::read_to_string(path.join("stat")).ok()?;
+        let (start, rest) = stat.rsplit_once(") ")?;
+        let (pid, name) = start.split_once(" (")?;
+        let flags: u64 = rest.split(' ').nth(6)?.parse().ok()?;
+        (flags & EXITING != 0).then_some((pid.parse().ok()?, name.to_owned()))
+    };
+    children("/proc".as_ref()).into_iter().filter_map(of).collect()
+}
+
 /// A process to wait for, if it is there still.
 pub(crate) fn open(pid: i32) -> Option<OwnedFd> {
     match pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) {
@@ -103,8 +117,13 @@ pub(crate) fn wait_for_processes(sockets: &Path) {
     let deadline = Instant::now() + DEADLINE;
     // One that ends may have started another.
     loop {
-        let processes = processes(sockets);
+        let mut processes = processes(sockets);
         if processes.is_empty() {
+            // One that is about to end cannot be told from others any more, and has its sockets still.
+            processes = exiting();
+            for (pid, name) in processes {
+                assert!(wait_for_exit(Pid::from_raw(pid).unwrap(), deadline), "process {pid} ({name}) hangs");
+            }
             return;
         }
         for (pid, name) in processes {

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{self, BufRead as _, BufReader, Read},
+    os::unix::process::CommandExt as _,
     process::{Child, ChildStdout, Stdio},
 };
 
@@ -58,6 +59,8 @@ impl Request<'_> {
         command.args(self.arguments()).env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let no_start = |source| SetupError::Start { program: PROGRAM.into(), source };
+        // Where it fails half way, it hangs up on all of its process group: not on ours, and who called us.
+        command.process_group(0);
         die_with_parent(&mut command, self.workshop.signal());
         let child = command.spawn().map_err(no_start)?;
         let mut running = Running { child, signal: self.workshop.signal() };

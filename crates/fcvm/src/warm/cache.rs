@@ -88,9 +88,12 @@ impl Cache {
         }
     }
 
-    /// The same of an entry that this process uses. Others who use it have their part of it still.
-    pub fn discard_used(&self, entry: &Snapshot) {
-        if let Err(error) = self.store.abandon(entry) {
+    /// The same of an entry that this process has used. Others who use it have their part of it still: after them,
+    /// the next command removes it.
+    pub fn discard_used(&self, entry: Snapshot) {
+        let abandoned = self.store.abandon(&entry);
+        drop(entry);
+        if let Err(error) = abandoned.and_then(|()| self.store.collect_garbage().map(drop)) {
             tracing::debug!(%error, "a prepared VM stays");
         }
     }
@@ -262,12 +265,16 @@ mod tests {
         let used = cache.find(&tag("a"), &host()).unwrap();
         let none = Limits { bytes: Some(0), age: None };
         assert_eq!(cache.prune_with(none, |_| true).unwrap().len(), 1);
-        // Nobody goes on from it any more, and its files are there until its user ends.
-        cache.discard_used(&used);
+        // Nobody goes on from it any more, and its files are there until its last user ends.
+        let other = cache.find(&tag("a"), &host()).unwrap();
+        cache.discard_used(used);
         assert!(cache.find(&tag("a"), &host()).is_none());
         assert!(cache.store().garbage().unwrap().is_empty());
-        drop(used);
+        drop(other);
         assert_eq!(cache.store().collect_garbage().unwrap().len(), 1);
+        make(cache.store(), "b");
+        cache.discard_used(cache.find(&tag("b"), &host()).unwrap());
+        assert!(cache.store().collect_garbage().unwrap().is_empty(), "it is gone with its only user");
 
         make(cache.store(), "c");
         fs::remove_file(cache.store().get(&tag("c")).unwrap().path(crate::snapshot::MEMORY)).unwrap();

@@ -95,19 +95,23 @@ pub(super) fn run(
     let asked = Asked { container, machine, network };
     let mut plan = Plan { maps, ..plan(&arguments, starter, assets, &image, asked, hostname) };
     let hypervisor = &*selection.hypervisor;
-    let warm = Warm::find(&arguments, &plan, &image, hypervisor, data);
+    let mut warm = Warm::find(&arguments, &plan, &image, hypervisor, data);
     let mut ended = None;
-    if let Some(entry) = &warm.entry {
-        plan.origin = Some(warm.origin(entry)?);
-        claim.update(|state| warm.tell(entry, &plan.network, state))?;
+    if let Some(entry) = warm.entry.take() {
+        plan.origin = Some(warm.origin(&entry)?);
+        claim.update(|state| warm.tell(&entry, &plan.network, state))?;
         let result = commands::block_on(vm::run(hypervisor, &plan, &mut claim, &mut timings))?;
         match result {
-            Err(error) if warm.may_boot(&error, claim.state()) => {
+            Err(error) if Warm::may_boot(&error, claim.state()) => {
                 plan.origin = None;
                 claim.update(|state| state.warm_start = None)?;
                 timings.retry();
+                warm.judge(entry, &error);
             }
-            result => ended = Some(result),
+            result => {
+                warm.entry = Some(entry);
+                ended = Some(result);
+            }
         }
     }
     let ended = match ended {

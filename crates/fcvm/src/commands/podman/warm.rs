@@ -155,23 +155,23 @@ impl Warm {
         }
     }
 
-    /// Whether a run that failed so is to boot instead: nothing of its container has been seen. What it went on from
-    /// is not gone on from again, unless it only was the wrong thing for this one.
-    pub(super) fn may_boot(&self, error: &VmError, state: &VmState) -> bool {
-        if state.started.is_some() || matches!(error, VmError::Interrupted { .. }) {
-            return false;
-        }
+    /// Whether a run that failed so is to boot instead: nothing of its container has been seen.
+    pub(super) fn may_boot(error: &VmError, state: &VmState) -> bool {
+        state.started.is_none() && !matches!(error, VmError::Interrupted { .. })
+    }
+
+    /// What becomes of an entry from which a run could not go on: nobody does so again, unless it only was the
+    /// wrong thing for this one.
+    pub(super) fn judge(&mut self, entry: Snapshot, error: &VmError) {
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
         if matches!(error, VmError::Guest { kind: FailureKind::NotPrepared, .. }) {
             tracing::debug!(error = first, "it boots");
-        } else {
-            tracing::warn!(error = first, "a prepared VM is unusable, and goes; this one boots");
-            if let Some(entry) = &self.entry {
-                self.cache.discard_used(entry);
-            }
+            self.entry = Some(entry);
+            return;
         }
-        true
+        tracing::warn!(error = first, "a prepared VM is unusable, and goes; this one boots");
+        self.cache.discard_used(entry);
     }
 
     /// Whether there could be something to start from, and is nothing.
