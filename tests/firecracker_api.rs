@@ -7,6 +7,8 @@
 
 #[path = "firecracker_api/configuration.rs"]
 mod configuration;
+#[path = "firecracker_api/going_on.rs"]
+mod going_on;
 #[path = "firecracker_api/machine.rs"]
 mod machine;
 #[path = "firecracker_api/network.rs"]

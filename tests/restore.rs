@@ -22,6 +22,8 @@ use serde_json::Value;
 
 #[path = "restore/faults.rs"]
 mod faults;
+#[path = "restore/input.rs"]
+mod input;
 #[path = "restore/volumes.rs"]
 mod volumes;
 
@@ -389,6 +391,22 @@ fn root_vm_connections_end_and_new_ones_are_made() {
     assert_eq!(&answer, b"two");
     drop(kept);
     remove(&env, &["source", "clone"], &["warm", "warmer"]);
+}
+
+/// Podman knows the name of the VM whose container it was.
+#[test]
+fn vm_a_clone_that_is_restarted_is_called_as_itself() {
+    for env in [vm(), TestEnv::for_vms(env!("CARGO_BIN_EXE_fcvm"))] {
+        let Some(env) = env else { return };
+        start(&env, "source", RUNS);
+        let id = fcvm(&env, &["fork", "source", "--name", "kid"]).ok();
+        fcvm(&env, &["restart", "kid"]).assert_code(0);
+        let script = format!("n=2{HAS_RUN}; hostname; cat /etc/hostname; grep -c $(hostname) /etc/hosts");
+        let told = exec(&env, "kid", &script);
+        assert_eq!(told, format!("{0}\n{0}\n1", &id[..12]));
+        assert_eq!(exec(&env, "source", "hostname"), inspect(&env, "source", "{{.id}}")[..12]);
+        remove(&env, &["source", "kid"], &[]);
+    }
 }
 
 #[test]

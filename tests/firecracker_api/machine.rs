@@ -33,11 +33,11 @@ use tokio::{
 
 use super::MEMORY_MIB;
 
-const ID: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const ID: &str = "0123456789abcdef0123456789abcdef";
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A machine with the tiny guest, a disk of its own and one that it shares.
-fn machine(env: &FirecrackerEnv, runtime_dir: PathBuf, options: MachineOptions) -> MachineConfig {
+pub(super) fn machine(env: &FirecrackerEnv, runtime_dir: PathBuf, options: MachineOptions) -> MachineConfig {
     let limits = DiskLimits { bytes: Some(10 << 20), operations: Some(100) };
     let disk = |name: &str, access, limits| {
         let path = env.file(name, vec![0; 1 << 20]);
@@ -68,7 +68,7 @@ fn machine(env: &FirecrackerEnv, runtime_dir: PathBuf, options: MachineOptions) 
 }
 
 /// Waits for the guest's first line. There is no agent in it: nobody knocks.
-async fn boot(console: OwnedFd, link: Connecting) -> impl Future {
+pub(super) async fn boot(console: OwnedFd, link: Connecting) -> impl Future {
     let mut lines = BufReader::new(pipe::Receiver::from_owned_fd(console).unwrap()).lines();
     let mut link = Box::pin(link.pipe());
     let line = tokio::select! {

@@ -27,7 +27,7 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, unix::AsyncFd},
+    io::{AsyncWriteExt as _, unix::AsyncFd},
     sync::{Mutex, Notify, mpsc, watch},
     task::JoinSet,
 };
@@ -37,6 +37,7 @@ use crate::{
     directory::Directory,
     exec::Running,
     guest::clock,
+    input::Input,
     podman,
     prepared::{Gate, Purpose, WRAPPER, Waiting},
     reaper::Reaper,
@@ -51,19 +52,9 @@ const CHUNK: usize = 256 << 10;
 /// Streams of the host, one after the other as it reconnects, or as the container runs again.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    pub(crate) stdin: InputStreams,
+    pub(crate) stdin: Input<Stream>,
     pub(crate) stdout: OutputStreams,
     pub(crate) stderr: OutputStreams,
-}
-
-/// Streams for the input. One of them serves all runs.
-#[derive(Debug, Clone)]
-pub(crate) struct InputStreams(Arc<Mutex<(Option<Stream>, mpsc::Receiver<Stream>)>>);
-
-impl InputStreams {
-    pub(crate) fn new(streams: mpsc::Receiver<Stream>) -> Self {
-        Self(Arc::new(Mutex::new((None, streams))))
-    }
 }
 
 /// Streams for one output, one for each run, and the news that nobody reads it any more.
@@ -175,7 +166,7 @@ async fn run(
     // Ends with this run.
     let mut inputs = JoinSet::new();
     if let Some(stdin) = ends.stdin {
-        inputs.spawn(feed(streams.stdin.clone(), stdin));
+        inputs.spawn(streams.stdin.clone().feed(stdin));
     }
 
     // What goes over a terminal goes through it.
@@ -376,28 +367,6 @@ async fn drain(pipe: Arc<Descriptor>, streams: &mut mpsc::Receiver<Stream>) {
         }
         if read == 0 {
             return;
-        }
-    }
-}
-
-/// Moves the host's input to the container until either ends.
-async fn feed(streams: InputStreams, pipe: Arc<Descriptor>) {
-    let mut streams = streams.0.lock().await;
-    let (current, coming) = &mut *streams;
-    if current.is_none() {
-        *current = coming.recv().await;
-    }
-    let Some(stream) = current else { return };
-    let mut chunk = vec![0; 64 << 10];
-    loop {
-        match stream.read(&mut chunk).await {
-            Ok(read @ 1..) => {
-                if let Err(error) = pipe.write_all(&chunk[..read]).await {
-                    tracing::debug!(%error, "the container takes no more input");
-                    return;
-                }
-            }
-            Ok(0) | Err(_) => return,
         }
     }
 }

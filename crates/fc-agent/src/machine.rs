@@ -8,11 +8,12 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     build,
-    container::{self, InputStreams, OutputStreams, Runs, Wish},
+    container::{self, OutputStreams, Runs, Wish},
     exec::{Execs, Rehearsal, Running},
     fault,
     guest::{self, Frozen, restored::Readiness},
     init::{self, DeferredModules},
+    input::Input,
     podman,
     prepared::{Gate, NotPrepared, Purpose},
     reaper::Reaper,
@@ -78,7 +79,7 @@ impl Machine {
         let (wishes, wishes_end) = mpsc::channel(QUEUE);
         let closed = [Arc::new(Notify::new()), Arc::new(Notify::new())];
         let streams = container::Streams {
-            stdin: InputStreams::new(stdin_end),
+            stdin: Input::new(stdin_end),
             stdout: OutputStreams::new(stdout_end, &closed[0]),
             stderr: OutputStreams::new(stderr_end, &closed[1]),
         };

@@ -23,6 +23,7 @@ mod exec;
 mod fault;
 mod guest;
 mod init;
+mod input;
 mod link;
 mod log;
 mod machine;

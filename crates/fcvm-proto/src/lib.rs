@@ -15,6 +15,7 @@ pub mod boot;
 pub mod control;
 pub mod exec;
 pub mod frame;
+pub mod input;
 pub mod port;
 pub mod restore;
 pub mod session;

@@ -80,6 +80,12 @@ pub struct Run {
     /// Host name in the container [default: that of the saved VM if it was given one, else the VM's short id]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<Hostname>,
+    /// Give the container our standard input: one that was started with -i, in the background mostly
+    #[arg(short, long, conflicts_with_all = ["detach", "exec"])]
+    pub interactive: bool,
+    /// Insist on the terminal that the container has since it was started, which is ours then
+    #[arg(short, long, conflicts_with_all = ["detach", "exec"])]
+    pub tty: bool,
     /// Run in the background, and print the VM's id
     #[arg(short, long)]
     pub detach: bool,

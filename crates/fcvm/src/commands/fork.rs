@@ -73,6 +73,8 @@ fn clone(args: Args, store: &Store, data: &DataDir, printer: &Printer) -> anyhow
         mem_backend: None,
         name: args.name,
         hostname: args.hostname,
+        interactive: false,
+        tty: false,
         detach: true,
         rm: args.rm,
         count: None,

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::HypervisorError;
@@ -27,7 +28,8 @@ pub struct MachineOptions {
 }
 
 /// What Firecracker's jailer is told.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Jail {
     /// Whom Firecracker runs as, user and group; else as a user that no other has.
     pub user: Option<(u32, u32)>,

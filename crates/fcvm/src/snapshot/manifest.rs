@@ -10,6 +10,7 @@ use super::SnapshotTag;
 use crate::{
     hash::Digest,
     health::HealthCheck,
+    hypervisor::Jail,
     network::{NetworkRecord, PortRecord},
     state::{MountRecord, VmId, VmName},
     volume::{VolumeRecord, state_file},
@@ -142,6 +143,8 @@ pub struct MachineRecord {
     pub kernel_arguments: Option<String>,
     /// Whether its memory lay in huge pages.
     pub huge_pages: bool,
+    /// The jail that it was in; clones are each in one of their own.
+    pub jail: Option<Jail>,
     /// What it booted from.
     pub kernel: Asset,
     /// The same.
@@ -178,6 +181,8 @@ pub struct ContainerRecord {
     pub hostname: Option<String>,
     /// What asks it to end, by its Linux number.
     pub stop_signal: i32,
+    /// Whether it takes input.
+    pub interactive: bool,
     /// Whether it has a terminal.
     pub terminal: bool,
     /// How to tell that it is well.

@@ -39,7 +39,7 @@ pub(crate) fn manifest(tag: &str) -> Manifest {
         },
         "container": {
             "command": ["sh"], "labels": {}, "mounts": [], "hostname": null, "stop_signal": 15,
-            "terminal": false, "health": null,
+            "interactive": false, "terminal": false, "health": null,
         },
         "volumes": [],
         "image": { "reference": "hello", "digest": digest },

@@ -1,6 +1,11 @@
 //! Input on its way to a program.
 
-use std::{fs::File, io::Read as _, os::fd::OwnedFd, thread};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::fd::OwnedFd,
+    thread,
+};
 
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
@@ -19,25 +24,25 @@ pub(super) enum End {
 }
 
 /// What comes from the reading thread.
-enum Typed {
+pub(super) enum Typed {
     Bytes(Vec<u8>),
     /// The keys by which the user leaves. The thread has ended: what is typed now is for others.
     Keys,
 }
 
-/// Copies input to a stream, and its end. Reading a terminal or a pipe cannot be called off, so a
-/// thread does it, which ends with the process; it reads only as fast as the program takes.
+/// Copies input to a stream, and its end.
 pub(super) async fn copy(
     mut stream: impl AsyncWrite + Unpin,
     from: OwnedFd,
     keys: Option<DetachKeys>,
 ) -> End {
-    let (sender, mut typed) = mpsc::channel(2);
-    let reader = thread::Builder::new().name("stdin".into()).spawn(move || read(from, keys, &sender));
-    if let Err(error) = reader {
-        tracing::warn!(%error, "the input is not forwarded");
-        return End::Over;
-    }
+    let mut typed = match reader(from, keys) {
+        Ok(typed) => typed,
+        Err(error) => {
+            tracing::warn!(%error, "the input is not forwarded");
+            return End::Over;
+        }
+    };
     while let Some(typed_now) = typed.recv().await {
         let Typed::Bytes(chunk) = typed_now else { return End::Detached };
         if let Err(error) = stream.write_all(&chunk).await {
@@ -55,6 +60,14 @@ pub(super) async fn copy(
         tracing::debug!(%error, "the end of the input was not delivered");
     }
     End::Over
+}
+
+/// What is read. Reading a terminal or a pipe cannot be called off, so a thread does it, which ends with the process;
+/// it reads only as fast as the program takes.
+pub(super) fn reader(from: OwnedFd, keys: Option<DetachKeys>) -> io::Result<mpsc::Receiver<Typed>> {
+    let (sender, typed) = mpsc::channel(2);
+    thread::Builder::new().name("stdin".into()).spawn(move || read(from, keys, &sender))?;
+    Ok(typed)
 }
 
 fn read(from: OwnedFd, keys: Option<DetachKeys>, typed: &mpsc::Sender<Typed>) {

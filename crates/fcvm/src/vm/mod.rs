@@ -42,6 +42,7 @@ pub mod control;
 mod detach_keys;
 mod error;
 mod exec;
+mod feeding;
 mod guest;
 mod heartbeat;
 mod input;

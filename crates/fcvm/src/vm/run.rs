@@ -178,6 +178,11 @@ impl Plan {
         of_origin.or(of_container)
     }
 
+    /// Whether the container takes input.
+    pub(super) fn takes_input(&self) -> bool {
+        matches!(&self.job, Job::Container(container) if container.interactive)
+    }
+
     /// Whether the container has a terminal.
     pub(super) fn has_terminal(&self) -> bool {
         matches!(&self.job, Job::Container(container) if container.terminal.is_some())

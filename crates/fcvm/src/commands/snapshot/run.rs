@@ -19,15 +19,16 @@ use crate::{
     },
     hypervisor::{
         self, Access, Choice, Disk, DiskLimits, HostMemory, Hypervisor, HypervisorError, MachineOptions,
-        Saved, Wanted,
+        Pages, Saved, Wanted,
     },
     image::{Store as Images, StoredImage},
     network::{Behind, HostPort, Mode, Ports, Publish, Request, can_make_taps},
-    output::{Printer, USUAL_SIZE},
+    output::{Printer, USUAL_SIZE, terminal_size},
     process::{Owner, SignalNumber},
     setup::Assets,
     snapshot::{
-        Contents, Cpu, Host, MANIFEST, MEMORY, Manifest, SCRATCH, STATE, Snapshot, SnapshotError, Store,
+        Contents, Cpu, Host, MANIFEST, MEMORY, MachineRecord, Manifest, SCRATCH, STATE, Snapshot,
+        SnapshotError, Store,
     },
     state::{Life, NewVm, ProcessType, Registry, RestartPolicy, RuntimeDir, Status, VmName, VmState},
     storage::DataDir,
@@ -65,9 +66,10 @@ pub(in crate::commands) fn of(
     let mut timings = Timings::start();
     let registry = Registry::new(data, RuntimeDir::from_env());
     let manifest = snapshot.manifest();
+    check_streams(&arguments, manifest, printer)?;
     let hypervisor = engine(manifest, &arguments, data)?;
     let pages = match manifest.contents {
-        Contents::Machine => pages(&arguments, server.as_ref(), &*hypervisor, &registry)?,
+        Contents::Machine => pages(&arguments, server.as_ref(), manifest, &*hypervisor, &registry)?,
         Contents::Disk if arguments.mem_backend.is_some() => {
             let tag = snapshot.tag();
             anyhow::bail!("snapshot `{tag}` is of a disk alone: --mem-backend is for those that have memory")
@@ -132,6 +134,23 @@ pub(in crate::commands) fn of(
         printer.note(&timings);
     }
     Ok(ExitCode::from(ended?))
+}
+
+/// A container has its streams since it was made.
+fn check_streams(arguments: &Run, manifest: &Manifest, printer: &Printer) -> anyhow::Result<()> {
+    let (container, tag) = (&manifest.container, &manifest.tag);
+    for (option, wanted, has) in
+        [("-i", arguments.interactive, container.interactive), ("-t", arguments.tty, container.terminal)]
+    {
+        anyhow::ensure!(
+            has || !wanted,
+            "the container in snapshot `{tag}` was started without `{option}`: a clone's is the same"
+        );
+    }
+    if arguments.interactive && container.terminal && !printer.stdin_is_terminal() {
+        printer.warn("standard input is no terminal: the container's terminal takes it as it comes");
+    }
+    Ok(())
 }
 
 /// Starts one clone in the background, or so many, whose names begin with the one that was given; prints their
@@ -223,17 +242,22 @@ fn assets(
     hypervisor: &dyn Hypervisor,
     data: &DataDir,
 ) -> anyhow::Result<Assets> {
-    let machine = &snapshot.manifest().machine;
+    let record = &snapshot.manifest().machine;
     let scratch = snapshot.path(SCRATCH);
+    let (cpus, memory_mib) = (record.cpus, record.memory_mib);
+    let request = hypervisor::Request { cpus, memory_mib, options: &machine(snapshot.manifest()) };
+    request.check(hypervisor, &HostMemory::now())?;
     match snapshot.manifest().contents {
-        Contents::Machine => Ok(Assets::again(machine, data, scratch)?),
-        Contents::Disk => {
-            let (cpus, memory_mib) = (machine.cpus, machine.memory_mib);
-            let request = hypervisor::Request { cpus, memory_mib, options: &MachineOptions::default() };
-            request.check(hypervisor, &HostMemory::now())?;
-            Ok(Assets::anew(machine, agent, data, scratch)?)
-        }
+        Contents::Machine => Ok(Assets::again(record, data, scratch)?),
+        Contents::Disk => Ok(Assets::anew(record, agent, data, scratch)?),
     }
+}
+
+/// What it has of the host beyond the usual.
+fn machine(manifest: &Manifest) -> MachineOptions {
+    let &MachineRecord { huge_pages, ref jail, .. } = &manifest.machine;
+    let pages = if huge_pages { Pages::Huge } else { Pages::Usual };
+    MachineOptions { pages, jail: jail.clone(), ..MachineOptions::default() }
 }
 
 /// The directories and files of the host that the VM had.
@@ -294,7 +318,8 @@ fn plan(
     let container = Container {
         image: image.id.hex(),
         command: manifest.container.command.clone(),
-        terminal: manifest.container.terminal.then_some(USUAL_SIZE),
+        interactive: manifest.container.interactive,
+        terminal: manifest.container.terminal.then(|| terminal_size().unwrap_or(USUAL_SIZE)),
         exists: true,
         program: manifest.container.program.clone(),
         ..Container::default()
@@ -311,11 +336,11 @@ fn plan(
         hostname,
         cpus: manifest.machine.cpus,
         memory_mib: manifest.machine.memory_mib,
-        machine: MachineOptions::default(),
+        machine: machine(manifest),
         network,
         scratch_limits: DiskLimits::default(),
         kernel_arguments: manifest.machine.kernel_arguments.clone(),
-        input: Input::Null,
+        input: if arguments.interactive { Input::Inherited } else { Input::Null },
         output: if background { Output::LogOnly } else { Output::Inherited },
         log_limit: arguments.log_max_size.0,
         restart_policy: RestartPolicy::No,
@@ -365,9 +390,18 @@ fn server(pid: i32, registry: &Registry) -> anyhow::Result<VmState> {
 fn pages(
     arguments: &Run,
     server: Option<&VmState>,
+    manifest: &Manifest,
     hypervisor: &dyn Hypervisor,
     registry: &Registry,
 ) -> anyhow::Result<Option<PathBuf>> {
+    let huge_pages = manifest.machine.huge_pages;
+    if huge_pages && (server.is_none() || arguments.mem_backend == Some(MemoryBackend::File)) {
+        let tag = &manifest.tag;
+        anyhow::bail!(
+            "snapshot `{tag}` is of a VM in huge pages, which only a page server fills: \
+             give --pid what `fcvm snapshot serve {tag}` printed"
+        )
+    }
     let can = hypervisor.capabilities().page_server;
     let wanted = match (arguments.mem_backend, server) {
         (Some(MemoryBackend::Uffd), None) => {
@@ -378,7 +412,7 @@ fn pages(
             return Err(HypervisorError::Lacks { option, hypervisor }.into());
         }
         // The file's pages are shared by all clones, and come without a switch to another process.
-        (wanted, server) => server.filter(|_| wanted == Some(MemoryBackend::Uffd)),
+        (wanted, server) => server.filter(|_| wanted == Some(MemoryBackend::Uffd) || huge_pages),
     };
     Ok(wanted.map(|server| registry.runtime_dir(&server.id).join(SOCKET)))
 }

@@ -80,14 +80,13 @@ impl Jailer {
         messages: &Fifo,
     ) -> Result<Process, HypervisorError> {
         let failed = |source| HypervisorError::Start { program: self.program.clone(), source };
-        let (uid, gid) = jail.user.unwrap_or_else(|| own_user(&machine.id));
+        let (uid, gid) = user(jail, &machine.id);
         let limits = limits(jail, machine);
         give(machine, uid, gid)?;
         let base = places::make(&machine.runtime_dir).map_err(failed)?;
         let name = self.firecracker.file_name().unwrap_or_default();
         let prefix = Path::new(name).join(&machine.id).join("root");
-        // Its user cannot write where machines are saved, nor read what others have saved.
-        let mut places = Places { save: None, ..Places::inside(machine) };
+        let mut places = Places::inside(machine);
         let mut view = View::below(&base, &prefix).map_err(failed)?;
         places.show(machine, &mut view).map_err(|(path, source)| HypervisorError::Show { path, source })?;
         places.connect(&mut view, uid).map_err(failed)?;
@@ -108,6 +107,11 @@ impl Jailer {
         command.arg("--").args(process::arguments(&places));
         process::spawn(command, machine, Some(Sandbox::prepared(view)), places, messages)
     }
+}
+
+/// Whom Firecracker runs as in this jail, of the machine with this id.
+pub(super) fn user(jail: &Jail, id: &str) -> (u32, u32) {
+    jail.user.unwrap_or_else(|| own_user(id))
 }
 
 /// A user that hardly any other machine has, and the group of all.
@@ -168,10 +172,20 @@ fn give(machine: &MachineConfig, uid: u32, gid: u32) -> Result<(), HypervisorErr
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>());
     let sockets = sockets.map_err(|source| HypervisorError::Give { path: run.clone(), uid, source })?;
     let own = own.into_iter().map(|disk| disk.path.clone());
-    for path in own.chain(sockets).chain([run]) {
+    for path in own.chain(sockets).chain([run, machine.save_dir.clone()]) {
         chown(&path, Some(uid), Some(gid)).map_err(|source| HypervisorError::Give { path, uid, source })?;
     }
-    for path in shared.into_iter().map(|disk| &disk.path).chain([&machine.kernel, &machine.initrd]) {
+    let saved = machine.saved.iter().flat_map(|saved| match &saved.pages {
+        Some(_) => vec![&saved.state],
+        None => vec![&saved.state, &saved.memory],
+    });
+    if let Some(pages) = machine.saved.as_ref().and_then(|saved| saved.pages.as_ref()) {
+        // Nobody gets to the socket but those to whom it is shown.
+        std::fs::set_permissions(pages, Permissions::from_mode(0o666))
+            .map_err(|source| HypervisorError::Give { path: pages.clone(), uid, source })?;
+    }
+    let shared = shared.into_iter().map(|disk| &disk.path).chain([&machine.kernel, &machine.initrd]);
+    for path in shared.chain(saved) {
         let failed = |source| HypervisorError::Give { path: path.clone(), uid, source };
         let metadata = std::fs::metadata(path).map_err(failed)?;
         let mode = metadata.mode();

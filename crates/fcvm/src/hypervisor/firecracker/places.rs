@@ -54,6 +54,8 @@ pub(super) struct Places {
     pub(super) save: Option<PathBuf>,
     /// What it goes on from.
     pub(super) saved: Option<Saved>,
+    /// Whether what gives descriptors for page faults is shown: a jail has its own.
+    faults: bool,
 }
 
 impl Places {
@@ -68,6 +70,7 @@ impl Places {
             tap: tap_of(machine),
             save: None,
             saved: machine.saved.clone(),
+            faults: false,
         }
     }
 
@@ -89,6 +92,7 @@ impl Places {
                     .is_some_and(|saved| saved.pages.is_some())
                     .then(|| PAGES.into()),
             }),
+            faults: machine.options.jail.is_none(),
         }
     }
 
@@ -134,7 +138,7 @@ impl Places {
                     show(pages, place, sandbox::Access::Write)?;
                     // Without privileges only this gives a descriptor for the faults of system calls.
                     let device = Path::new(FAULTS);
-                    if device.exists() {
+                    if self.faults && device.exists() {
                         show(device, device, sandbox::Access::Device)?;
                     }
                 }

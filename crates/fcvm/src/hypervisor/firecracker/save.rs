@@ -11,6 +11,7 @@
 
 use std::{
     io,
+    os::unix::fs::lchown,
     path::{Path, PathBuf},
 };
 
@@ -19,9 +20,10 @@ use procfs::process::Process;
 use super::{
     PROGRAM,
     api::{Client, SnapshotCreate, SnapshotType, VmState},
+    jailer,
 };
 use crate::{
-    hypervisor::{HypervisorError, MachineConfig, Pages, Save, Saving},
+    hypervisor::{HypervisorError, MachineConfig, Save, Saving},
     snapshot::{MEMORY, STATE},
     storage::cow,
 };
@@ -35,7 +37,8 @@ pub(super) struct Saver {
     /// What Firecracker calls the directory, where it sees it.
     place: Option<PathBuf>,
     base: Option<PathBuf>,
-    has_huge_pages: bool,
+    /// Whom Firecracker runs as, where it is in a jail.
+    user: Option<(u32, u32)>,
 }
 
 impl Saver {
@@ -47,16 +50,13 @@ impl Saver {
             directory: machine.save_dir.clone(),
             place,
             base: machine.saved.as_ref().map(|saved| saved.memory.clone()),
-            has_huge_pages: machine.options.pages == Pages::Huge,
+            user: machine.options.jail.as_ref().map(|jail| jailer::user(jail, &machine.id)),
         }
     }
 
     fn place(&self) -> Result<&Path, HypervisorError> {
-        let not = |that| HypervisorError::NotSaved { hypervisor: PROGRAM, that };
-        if self.has_huge_pages {
-            return Err(not("whose memory lies in huge pages"));
-        }
-        self.place.as_deref().ok_or_else(|| not("outside fcvm's sandbox"))
+        let that = "outside fcvm's sandbox";
+        self.place.as_deref().ok_or(HypervisorError::NotSaved { hypervisor: PROGRAM, that })
     }
 
     /// How much of the memory is written, and whether that is all there is.
@@ -76,8 +76,13 @@ impl Save for Saver {
         Box::pin(async move {
             self.place()?;
             let Some(base) = self.base.clone() else { return Ok(()) };
-            let target = self.directory.join(MEMORY);
-            let copied = tokio::task::spawn_blocking(move || cow::copy(&base, &target)).await;
+            let (target, user) = (self.directory.join(MEMORY), self.user);
+            let copy = move || {
+                cow::copy(&base, &target)?;
+                // Of Firecracker's own directory: what it may have put there instead is not followed.
+                user.map_or(Ok(()), |(uid, gid)| lchown(&target, Some(uid), Some(gid)))
+            };
+            let copied = tokio::task::spawn_blocking(copy).await;
             copied.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| self.failed(error))
         })
     }

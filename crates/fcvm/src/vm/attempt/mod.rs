@@ -8,7 +8,7 @@ mod saving;
 
 use std::{mem, path::PathBuf, pin::Pin};
 
-use fcvm_link::Opener;
+use fcvm_link::{Opener, Stream};
 use fcvm_proto::{LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
 use tokio::{
     sync::{mpsc, watch},
@@ -24,7 +24,7 @@ use super::{
     heartbeat::{Beat, Heartbeat},
     outputs::Outputs,
     restarts::Restarts,
-    run::{Input, Origin, Plan},
+    run::{Origin, Plan},
     signals::{Signals, Sizes},
     spool::Done,
     stopping::{Step, Stopping},
@@ -37,7 +37,7 @@ use crate::{
         Network,
         by_link::{self, Linked},
     },
-    output::{RawMode, sanitize},
+    output::{RawMode, sanitize, terminal_size},
     process::{Owner, Parent, SignalNumber},
     snapshot::Moment,
     state::{Claim, HealthStatus, Status, VmState},
@@ -127,8 +127,8 @@ pub(super) struct Attempt<'a> {
     started: bool,
     /// Whether the container waits for its program.
     waits: bool,
-    /// Whether the container has had its input.
-    fed: bool,
+    /// Takes the streams for the container's input.
+    input: Option<mpsc::Sender<Stream>>,
     /// Ours, while the container has it.
     terminal: Option<RawMode>,
     /// What the parent of a detached start says of it, while that is not known.
@@ -202,7 +202,7 @@ impl<'a> Attempt<'a> {
             stopped: machine.stopped,
             started: false,
             waits: false,
-            fed: false,
+            input: None,
             terminal: None,
             unheard: None,
             server: None,
@@ -247,7 +247,14 @@ impl<'a> Attempt<'a> {
             Some(Origin { program: Some(program), .. }) => {
                 guest.order(ToGuest::Run(Box::new(program.clone())));
             }
-            Some(Origin { machine: Some(_), .. }) => self.begin(&guest)?,
+            Some(Origin { machine: Some(_), .. }) => {
+                self.begin(&guest)?;
+                self.forward_input(&guest)?;
+                // That of the saved machine was another one.
+                if let Some(size) = self.terminal.as_ref().and_then(|_| terminal_size()) {
+                    guest.order(ToGuest::Resize(size));
+                }
+            }
             _ => {}
         }
         let status = loop {
@@ -273,8 +280,11 @@ impl<'a> Attempt<'a> {
                 Some(order) = next(orders.as_mut()) => match order {
                     Order { action: Action::Snapshot(wanted), reply } => {
                         self.snapshot(wanted, reply, &mut guest).await?;
-                        if self.save.breaks_connections() && !filled {
-                            filling = self.fill(&guest, outputs);
+                        if self.save.breaks_connections() {
+                            self.open_input(&guest);
+                            if !filled {
+                                filling = self.fill(&guest, outputs);
+                            }
                         }
                     }
                     order => self.obey(order, &guest),
@@ -356,16 +366,7 @@ impl<'a> Attempt<'a> {
                 if stage == Stage::ContainerStarted && !self.started {
                     crate::failpoint::reach("container-started");
                     self.begin(guest)?;
-                    // One stream serves all runs.
-                    if self.plan.input == Input::Inherited && !self.fed {
-                        self.fed = true;
-                        // Not before: Ctrl-C ends a boot.
-                        if self.plan.has_terminal() {
-                            self.terminal = RawMode::set()
-                                .map_err(|source| VmError::Host { what: "set up the terminal", source })?;
-                        }
-                        self.forward_input(guest);
-                    }
+                    self.forward_input(guest)?;
                 }
             }
             ToHost::Ended(Outcome::Status(status)) => {

@@ -12,15 +12,17 @@ use tokio::{sync::mpsc, time::Instant};
 use super::Attempt;
 use crate::{
     health::{self, Report},
+    output::RawMode,
     process::SignalNumber,
     state::{HEALTH_LOG, HealthStatus, Status},
     vm::{
         VmError,
+        feeding::feed,
         guest::Guest,
         heartbeat::Heartbeat,
-        input::{self, End},
+        input::End,
         outputs::Outputs,
-        run::Starter,
+        run::{Input, Starter},
         stopping::Stopping,
     },
 };
@@ -156,23 +158,41 @@ impl Attempt<'_> {
         });
     }
 
-    /// Not before the container runs: input that a failed boot took would be lost for the next.
-    pub(super) fn forward_input(&self, guest: &Guest) {
-        let (opener, leaving) = (guest.opener(), self.leaving.0.clone());
+    /// Brings the container our input, from now on. Not before it runs: input that a failed boot took would be
+    /// lost for the next, and Ctrl-C ends a boot.
+    pub(super) fn forward_input(&mut self, guest: &Guest) -> Result<(), VmError> {
+        // One task serves all runs, in all sessions.
+        if self.plan.input != Input::Inherited || self.input.is_some() {
+            return Ok(());
+        }
+        if self.plan.has_terminal() {
+            let failed = |source| VmError::Host { what: "set up the terminal", source };
+            self.terminal = RawMode::set().map_err(failed)?;
+        }
+        let leaving = self.leaving.0.clone();
         let can_leave = self.terminal.is_some() && matches!(self.plan.starter, Starter::Front(_));
         let keys = can_leave.then(|| self.plan.detach_keys.clone());
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        let stdin = stdin.map_err(|source| VmError::Host { what: "read standard input", source })?;
+        let (streams, coming) = mpsc::channel(1);
+        self.input = Some(streams);
+        tokio::spawn(async move {
+            if feed(coming, stdin, keys).await == End::Detached && leaving.send(()).await.is_err() {
+                tracing::debug!("there is nothing to leave any more");
+            }
+        });
+        self.open_input(guest);
+        Ok(())
+    }
+
+    /// Opens a stream for our input, in place of the one before.
+    pub(super) fn open_input(&self, guest: &Guest) {
+        let Some(streams) = self.input.clone() else { return };
+        let opener = guest.opener();
         tokio::spawn(async move {
             match opener.open(Port::Stdin).await {
-                Ok(stream) => match io::stdin().as_fd().try_clone_to_owned() {
-                    Ok(stdin) => {
-                        if input::copy(stream, stdin, keys).await == End::Detached
-                            && leaving.send(()).await.is_err()
-                        {
-                            tracing::debug!("there is nothing to leave any more");
-                        }
-                    }
-                    Err(error) => tracing::warn!(%error, "standard input is not forwarded"),
-                },
+                // Nobody takes it where the user has left.
+                Ok(stream) => drop(streams.send(stream).await),
                 Err(error) => tracing::debug!(%error, "no stream for the input"),
             }
         });

@@ -14,12 +14,17 @@
 use std::{
     fs::{self, File},
     io,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use fcvm_proto::{PROTOCOL, ToGuest, session::SessionId};
 use jiff::Timestamp;
+use rustix::{
+    fs::{Mode, OFlags, fchmod, fchown, open},
+    process::{getegid, geteuid},
+};
 use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
 
 use super::Attempt;
@@ -57,6 +62,11 @@ enum SavingError {
     Slow { seconds: u64 },
     #[error("its container ended meanwhile")]
     Ended,
+    #[error(
+        "its memory lies in huge pages, which only a page server fills: make a snapshot of it with \
+         `fcvm snapshot create`, and start clones from `fcvm snapshot serve`"
+    )]
+    Served,
     #[error("failed to move `{path}` into the snapshot")]
     Move { path: PathBuf, source: io::Error },
     #[error("failed to look at `{path}`")]
@@ -182,6 +192,9 @@ impl Attempt<'_> {
         if !self.started && self.plan.keep.is_none() {
             return Err(SavingError::NotRunning);
         }
+        if unnamed.is_some() && self.plan.machine.pages == Pages::Huge {
+            return Err(SavingError::Served);
+        }
         self.clear();
         let manifest = self.manifest(tag, contents)?;
         let mut partial = match unnamed {
@@ -218,7 +231,8 @@ impl Attempt<'_> {
         }
         for name in contents.files().iter().filter(|name| **name != SCRATCH) {
             let path = self.save_dir.join(name);
-            fs::rename(&path, partial.path(name)).map_err(|source| SavingError::Move { path, source })?;
+            let moved = fs::rename(&path, partial.path(name)).and_then(|()| own(&partial.path(name)));
+            moved.map_err(|source| SavingError::Move { path, source })?;
         }
         Ok(Written { partial, manifest, times })
     }
@@ -316,6 +330,7 @@ impl Attempt<'_> {
                 mounts: state.mounts.clone(),
                 hostname: (!own_name).then(|| self.plan.hostname.clone()),
                 stop_signal: self.plan.stop_signal.number(),
+                interactive: self.plan.takes_input(),
                 terminal: self.plan.has_terminal(),
                 health: self.plan.health.clone(),
             },
@@ -342,10 +357,52 @@ impl Attempt<'_> {
             memory_mib: self.plan.memory_mib,
             kernel_arguments: self.plan.kernel_arguments.clone(),
             huge_pages: self.plan.machine.pages == Pages::Huge,
+            jail: self.plan.machine.jail.clone(),
             kernel: asset(kernel, *kernel_digest)?,
             initrd: asset(initrd, *agent_digest)?,
             base: asset(base, *base_digest)?,
             interfaces: self.network.interfaces.clone(),
         })
+    }
+}
+
+/// Takes a file that a hypervisor has written, which is not trusted: where it is another thing than a file, what
+/// it leads to is left alone.
+fn own(path: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "what the hypervisor has written is no file"));
+    }
+    if metadata.uid() != geteuid().as_raw() {
+        fchown(file.as_fd(), Some(geteuid()), Some(getegid()))?;
+    }
+    Ok(fchmod(file.as_fd(), Mode::RUSR | Mode::WUSR)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_a_file_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), "x").unwrap();
+        fs::set_permissions(path("file"), fs::Permissions::from_mode(0o644)).unwrap();
+        symlink(path("file"), path("link")).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
+        for other in ["link", "directory", "fifo", "nothing"] {
+            assert!(own(&path(other)).is_err(), "{other}");
+        }
+        let mode = || fs::metadata(path("file")).unwrap().mode() & 0o777;
+        assert_eq!(mode(), 0o644);
+        own(&path("file")).unwrap();
+        assert_eq!(mode(), 0o600);
     }
 }
