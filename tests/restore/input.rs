@@ -83,5 +83,6 @@ fn vm_a_clone_has_our_terminal() {
     screen.wait_for("status: 9");
     screen.wait_for_prompt();
     screen.assert_sane();
+    drop(screen);
     remove(&env, &["source"], &["warm"]);
 }
