@@ -98,7 +98,7 @@ fn manifest(name: &str) -> Manifest {
         },
         "container": {
             "command": ["sh"], "labels": { "a": "b" }, "mounts": [mount], "hostname": null, "stop_signal": 15,
-            "terminal": false, "health": null,
+            "interactive": false, "terminal": false, "health": null,
         },
         "volumes": [], "image": { "reference": "localhost/hello:latest", "digest": digest },
         "network": null, "ports": [], "files": {}, "base": null,
