@@ -53,7 +53,6 @@ fn wait_for_log(env: &TestEnv, vm: &str, text: &str) {
     assert!(follower.kill().stdout().contains(text));
 }
 
-/// Waits until everything of a VM but what it keeps is gone, as its process is.
 #[test]
 fn vm_a_detached_container_leaves_its_status_and_log() {
     let Some(env) = vm() else { return };

@@ -92,7 +92,7 @@ async fn root_vm_firecracker_machine_is_jailed() {
     let mut jail = Jail::default();
     // On a host with both versions of control groups, one that version 2 may have all the same.
     if has("hugetlb") {
-        jail.cgroup.push(("hugetlb.2MB.max".into(), "4194304".into()));
+        jail.cgroup.push("hugetlb.2MB.max=4194304".parse().unwrap());
     }
     let limited = ["hugetlb", "memory", "pids"].map(has).contains(&true);
     let options = MachineOptions { jail: Some(jail), ..MachineOptions::default() };

@@ -117,11 +117,10 @@ pub(crate) fn wait_for_processes(sockets: &Path) {
     let deadline = Instant::now() + DEADLINE;
     // One that ends may have started another.
     loop {
-        let mut processes = processes(sockets);
+        let processes = processes(sockets);
         if processes.is_empty() {
             // One that is about to end cannot be told from others any more, and has its sockets still.
-            processes = exiting();
-            for (pid, name) in processes {
+            for (pid, name) in exiting() {
                 assert!(wait_for_exit(Pid::from_raw(pid).unwrap(), deadline), "process {pid} ({name}) hangs");
             }
             return;

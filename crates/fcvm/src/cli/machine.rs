@@ -3,6 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use super::size;
+use crate::hypervisor::{CgroupSetting, JailUser};
 
 /// Least operations a second: a container starts with hundreds.
 const LEAST_IOPS: i64 = 10;
@@ -55,55 +56,6 @@ impl FromStr for Balloon {
     }
 }
 
-/// A user that is not root, and a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct JailUser {
-    /// The user.
-    pub uid: u32,
-    /// The group: where none is given, of the user's number.
-    pub gid: u32,
-}
-
-impl FromStr for JailUser {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-        let number = |text: &str| text.parse().ok().filter(|number| *number != u32::MAX);
-        match (number(uid), number(gid)) {
-            (Some(0), _) | (_, Some(0)) => Err("a jail is for another user than root"),
-            (Some(uid), Some(gid)) => Ok(Self { uid, gid }),
-            _ => Err("a user is a number, or two with a colon between: 1000:1000"),
-        }
-    }
-}
-
-/// A file of a control group and what is written to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CgroupSetting {
-    /// The file's name.
-    pub file: String,
-    /// What is written.
-    pub value: String,
-}
-
-impl FromStr for CgroupSetting {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (file, value) = text.split_once('=').ok_or("a setting is a file and a value: memory.high=1G")?;
-        let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_');
-        if !file.contains('.') || !file.chars().all(named) || file.starts_with("cgroup.") {
-            return Err("a setting's file is a controller's: memory.high, cpu.weight, io.max");
-        }
-        // The jailer takes no other.
-        if value.is_empty() || value.contains('=') {
-            return Err("a setting has a value, and no second `=` in it");
-        }
-        Ok(Self { file: file.to_owned(), value: value.to_owned() })
-    }
-}
-
 /// Bytes a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskRate(pub u64);
@@ -141,26 +93,6 @@ mod tests {
         }
         for bad in ["", "-1m", "1x", "much", "5000t"] {
             assert!(bad.parse::<Balloon>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_jail_is_for_another_user_than_root() {
-        assert_eq!("1000:100".parse(), Ok(JailUser { uid: 1000, gid: 100 }));
-        assert_eq!("1000".parse(), Ok(JailUser { uid: 1000, gid: 1000 }));
-        for bad in ["", "0", "1000:0", "0:1000", "-1", "root", "1:2:3", "4294967295"] {
-            assert!(bad.parse::<JailUser>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_setting_is_a_controllers_file_and_a_value() {
-        let setting: CgroupSetting = "memory.high=1G".parse().unwrap();
-        assert_eq!((setting.file.as_str(), setting.value.as_str()), ("memory.high", "1G"));
-        for bad in
-            ["", "memory.high", "memory.high=", "=1", "../x.y=1", "cgroup.procs=1", "memory=1", "a.b=c=d"]
-        {
-            assert!(bad.parse::<CgroupSetting>().is_err(), "{bad}");
         }
     }
 

@@ -6,10 +6,9 @@ use std::{
     path::Path,
 };
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::HypervisorError;
+use super::{HypervisorError, Jail};
 
 /// The longest CPU template, in bytes: what Firecracker takes in a request.
 const LONGEST_TEMPLATE: u64 = 51200;
@@ -25,16 +24,6 @@ pub struct MachineOptions {
     pub cpu_template: Option<CpuTemplate>,
     /// A jail by Firecracker's jailer, in place of fcvm's sandbox.
     pub jail: Option<Jail>,
-}
-
-/// What Firecracker's jailer is told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Jail {
-    /// Whom Firecracker runs as, user and group; else as a user that no other has.
-    pub user: Option<(u32, u32)>,
-    /// Settings of its control group, by their files: `memory.max`.
-    pub cgroup: Vec<(String, String)>,
 }
 
 /// Pages of the host behind a machine's memory.

@@ -24,13 +24,7 @@ pub(super) async fn feed<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     from: OwnedFd,
     keys: Option<DetachKeys>,
 ) -> End {
-    let mut typed = match reader(from, keys) {
-        Ok(typed) => typed,
-        Err(error) => {
-            tracing::warn!(%error, "the input is not forwarded");
-            return End::Over;
-        }
-    };
+    let mut typed = reader(from, keys);
     let mut input = Unsure::default();
     let mut next = streams.recv().await;
     while let Some(stream) = next.take() {

@@ -1,11 +1,6 @@
 //! Input on its way to a program.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    os::fd::OwnedFd,
-    thread,
-};
+use std::{fs::File, io::Read as _, os::fd::OwnedFd, thread};
 
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
@@ -36,13 +31,7 @@ pub(super) async fn copy(
     from: OwnedFd,
     keys: Option<DetachKeys>,
 ) -> End {
-    let mut typed = match reader(from, keys) {
-        Ok(typed) => typed,
-        Err(error) => {
-            tracing::warn!(%error, "the input is not forwarded");
-            return End::Over;
-        }
-    };
+    let mut typed = reader(from, keys);
     while let Some(typed_now) = typed.recv().await {
         let Typed::Bytes(chunk) = typed_now else { return End::Detached };
         if let Err(error) = stream.write_all(&chunk).await {
@@ -63,11 +52,14 @@ pub(super) async fn copy(
 }
 
 /// What is read. Reading a terminal or a pipe cannot be called off, so a thread does it, which ends with the process;
-/// it reads only as fast as the program takes.
-pub(super) fn reader(from: OwnedFd, keys: Option<DetachKeys>) -> io::Result<mpsc::Receiver<Typed>> {
+/// it reads only as fast as the program takes. Nothing is where there can be no thread.
+pub(super) fn reader(from: OwnedFd, keys: Option<DetachKeys>) -> mpsc::Receiver<Typed> {
     let (sender, typed) = mpsc::channel(2);
-    thread::Builder::new().name("stdin".into()).spawn(move || read(from, keys, &sender))?;
-    Ok(typed)
+    let started = thread::Builder::new().name("stdin".into()).spawn(move || read(from, keys, &sender));
+    if let Err(error) = started {
+        tracing::warn!(%error, "the input is not forwarded");
+    }
+    typed
 }
 
 fn read(from: OwnedFd, keys: Option<DetachKeys>, typed: &mpsc::Sender<Typed>) {

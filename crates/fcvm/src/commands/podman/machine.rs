@@ -1,7 +1,7 @@
 //! What the machine of `fcvm podman run` has beyond the usual.
 
 use crate::{
-    cli::machine::{JailUser, Machine},
+    cli::machine::Machine,
     hypervisor::{CpuTemplate, DiskLimits, HypervisorError, Jail, MachineOptions, Pages},
 };
 
@@ -20,10 +20,7 @@ pub(super) fn options(arguments: &Machine) -> Result<MachineOptions, HypervisorE
 }
 
 fn jail(arguments: &Machine) -> Jail {
-    Jail {
-        user: arguments.jailer_user.map(|JailUser { uid, gid }| (uid, gid)),
-        cgroup: arguments.cgroup_conf.iter().map(|one| (one.file.clone(), one.value.clone())).collect(),
-    }
+    Jail { user: arguments.jailer_user, cgroup: arguments.cgroup_conf.clone() }
 }
 
 /// The limits of each disk that a container's data is on: the base disk is small, and its pages are

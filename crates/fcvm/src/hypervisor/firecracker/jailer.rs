@@ -111,7 +111,7 @@ impl Jailer {
 
 /// Whom Firecracker runs as in this jail, of the machine with this id.
 pub(super) fn user(jail: &Jail, id: &str) -> (u32, u32) {
-    jail.user.unwrap_or_else(|| own_user(id))
+    jail.user.map_or_else(|| own_user(id), Into::into)
 }
 
 /// A user that hardly any other machine has, and the group of all.
@@ -126,8 +126,8 @@ fn own_user(id: &str) -> (u32, u32) {
 /// Where it lacks one.
 pub(super) fn check(jail: &Jail) -> Result<(), HypervisorError> {
     let hierarchy = Hierarchy::find();
-    match jail.cgroup.iter().find(|(file, _)| !has_controller(hierarchy.as_ref(), file)) {
-        Some((file, _)) => Err(HypervisorError::NoController { setting: file.clone() }),
+    match jail.cgroup.iter().find(|setting| !has_controller(hierarchy.as_ref(), setting.file())) {
+        Some(setting) => Err(HypervisorError::NoController { setting: setting.file().to_owned() }),
         None => Ok(()),
     }
 }
@@ -146,7 +146,7 @@ fn limits(jail: &Jail, machine: &MachineConfig) -> Vec<(String, String)> {
         ("memory.max", memory.to_string()),
         ("pids.max", (u16::from(machine.cpus) + u16::from(THREADS)).to_string()),
     ];
-    let is_given = |file: &str| jail.cgroup.iter().any(|(given, _)| given == file);
+    let is_given = |file: &str| jail.cgroup.iter().any(|given| given.file() == file);
     let (possible, impossible): (Vec<_>, Vec<_>) = usual
         .into_iter()
         .filter(|(file, _)| !is_given(file))
@@ -158,7 +158,7 @@ fn limits(jail: &Jail, machine: &MachineConfig) -> Vec<(String, String)> {
             "the jail lacks limits: the host's unified control groups have no controllers for them"
         );
     }
-    let mut limits = jail.cgroup.clone();
+    let mut limits: Vec<(String, String)> = jail.cgroup.iter().cloned().map(Into::into).collect();
     limits.extend(possible.into_iter().map(|(file, value)| (file.to_owned(), value)));
     limits
 }
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn limits_are_the_users_before_ours() {
-        let cgroup = vec![("memory.max".to_owned(), "1G".to_owned())];
+        let cgroup = vec!["memory.max=1G".parse().unwrap()];
         let limits = limits(&Jail { user: None, cgroup }, &crate::hypervisor::test_machine());
         assert_eq!(limits.iter().filter(|(file, value)| file == "memory.max" && value == "1G").count(), 1);
         assert_eq!(limits.iter().filter(|(file, _)| file == "memory.max").count(), 1);
