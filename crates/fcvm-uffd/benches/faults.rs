@@ -96,16 +96,12 @@ fn processes(rounds: usize, peer: Option<&Path>, table: &mut Table) {
     fs::write(&memory, vec![7; (PAGES * PAGE) as usize]).unwrap();
     for _ in 0..rounds {
         for who in [Who::Peer, Who::Single, Who::Ours] {
-            for (what, step) in [
-                ("touch in order, µs a page", 1),
-                ("touch in disorder, µs a page", 7919),
-                ("touch one in 64, µs a page", 64),
-            ] {
+            for order in Order::ALL {
                 let socket = directory.path().join("socket");
                 let Some(serving) = Serving::start(who, peer, &socket, &memory) else { continue };
-                let took = touch(&directory.path().join("result"), &socket, step);
+                let took = touch(&directory.path().join("result"), &socket, order);
                 drop(serving);
-                table.add(what, who, took);
+                table.add(order.name(), who, took);
             }
         }
     }
@@ -116,45 +112,89 @@ fn windows() {
     let directory = tempfile::tempdir().unwrap();
     let memory = directory.path().join("memory");
     fs::write(&memory, vec![7; (PAGES * PAGE) as usize]).unwrap();
-    println!("{:>6} {:>6} {:>9}   µs a page: in order, in disorder, one in 64", "least", "most", "eager, µs");
+    println!(
+        "{:>6} {:>6} {:>9}   µs a page: in order, in disorder, one in 64, the same in disorder",
+        "least", "most", "eager, µs"
+    );
     for (least_window, most_window) in [(1, 1), (4, 64), (8, 8), (8, 64), (8, 256), (16, 64), (32, 64)] {
         for eager in [0, 20, 50, 100] {
             let mut medians = Vec::new();
-            for step in [1, 7919, 64] {
+            for order in Order::ALL {
                 let mut values: Vec<_> = (0..3)
                     .map(|_| {
                         let eager = Duration::from_micros(eager);
                         let options = Options { least_window, most_window, eager, ..Options::default() };
                         let socket = directory.path().join("socket");
                         let _serving = Serving::ours(options, &socket, &memory);
-                        touch(&directory.path().join("result"), &socket, step)
+                        touch(&directory.path().join("result"), &socket, order)
                     })
                     .collect();
                 values.sort_by(f64::total_cmp);
                 medians.push(values[1]);
             }
             print!("{least_window:>6} {most_window:>6} {eager:>9}  ");
-            println!(" {:>8.2} {:>8.2} {:>8.2}", medians[0], medians[1], medians[2]);
+            for median in medians {
+                print!(" {median:>8.2}");
+            }
+            println!();
+        }
+    }
+}
+
+/// Which pages are touched, one after the other.
+#[derive(Clone, Copy)]
+enum Order {
+    Ascending,
+    /// Each once, and no distance twice in a row.
+    Shuffled,
+    /// One in 64, in order.
+    Strides,
+    /// As many, in disorder.
+    Sparse,
+}
+
+impl Order {
+    const ALL: [Self; 4] = [Self::Ascending, Self::Shuffled, Self::Strides, Self::Sparse];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ascending => "touch in order, µs a page",
+            Self::Shuffled => "touch in disorder, µs a page",
+            Self::Strides => "touch one in 64, µs a page",
+            Self::Sparse => "touch one in 64 in disorder, µs a page",
+        }
+    }
+
+    fn pages(self) -> Vec<u64> {
+        // A linear congruential generator whose period is all of a power of two (Hull and Dobell).
+        let shuffled = |count: u64| {
+            std::iter::successors(Some(0), move |at| Some((at * 1_664_525 + 1_013_904_223) % count))
+                .take(count as usize)
+        };
+        match self {
+            Self::Ascending => (0..PAGES).collect(),
+            Self::Shuffled => shuffled(PAGES).collect(),
+            Self::Strides => (0..PAGES).step_by(64).collect(),
+            Self::Sparse => shuffled(PAGES / 64).map(|page| page * 64).collect(),
         }
     }
 }
 
 /// Microseconds a page, of those that are touched.
-fn touch(result: &Path, socket: &Path, step: u64) -> f64 {
-    // In steps of 64 it is only some of them.
-    let count = if step == 64 { PAGES / 64 } else { PAGES };
+fn touch(result: &Path, socket: &Path, order: Order) -> f64 {
+    let pages = order.pages();
     let vmm = Vmm::start(|| {
         let guest = Guest::restore(socket, PAGES);
-        guest.load(0, 0);
+        guest.load(pages[0], 0);
         let begun = Instant::now();
-        for at in 1..count {
-            guest.load(at * step % PAGES, 0);
+        for page in &pages[1..] {
+            guest.load(*page, 0);
         }
         fs::write(result, begun.elapsed().as_nanos().to_string()).unwrap();
     });
     vmm.succeed();
     let nanoseconds: f64 = fs::read_to_string(result).unwrap().parse().unwrap();
-    nanoseconds / 1e3 / (count - 1) as f64
+    nanoseconds / 1e3 / (pages.len() - 1) as f64
 }
 
 fn clones(rounds: usize, peer: Option<&Path>, snapshot: &Snapshot, table: &mut Table) {

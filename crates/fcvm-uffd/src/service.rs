@@ -301,14 +301,42 @@ impl<'a> Service<'a> {
         let alone = (page..page + 1, Step::On);
         let (run, step) = if self.pages.is_served(page) { alone } else { self.neighbours(page, source) };
         let installed = self.install_around(page, run.clone(), step, source)?;
-        if installed == Installed::Done
-            && let Some(recorder) = &mut self.recorder
+        if installed == Installed::Done {
+            self.record(page, &run);
+            if let Step::Stride { by, ahead } = step {
+                self.foreseen(page, by, ahead)?;
+            }
+        }
+        Ok((installed, run))
+    }
+
+    /// Gives pages that will be wanted next, if the guest goes on as it did.
+    fn foreseen(&mut self, page: usize, by: isize, ahead: usize) -> Result<(), Failure> {
+        let pages = std::iter::successors(page.checked_add_signed(by), |page| page.checked_add_signed(by));
+        for page in pages.take(ahead) {
+            if self.vm.layout.region_of(page).is_none() {
+                break;
+            }
+            if self.pages.is_served(page) {
+                continue;
+            }
+            match self.pages.install(page..page + 1, self.pages.source(page), None)? {
+                Installed::Done => self.record(page, &(page..page + 1)),
+                // Whoever wants a page finds that out.
+                Installed::Again | Installed::Gone => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes pages that were given for a fault, where that is recorded, unless the guest gave them back before.
+    fn record(&mut self, page: usize, pages: &std::ops::Range<usize>) {
+        if let Some(recorder) = &mut self.recorder
             && !self.pages.is_removed(page)
         {
             let size = self.vm.layout.page_size();
-            recorder.push(run.start as u64 * size..run.end as u64 * size);
+            recorder.push(pages.start as u64 * size..pages.end as u64 * size);
         }
-        Ok((installed, run))
     }
 
     fn install_around(
@@ -318,7 +346,7 @@ impl<'a> Service<'a> {
         step: Step,
         source: Source,
     ) -> Result<Installed, Failure> {
-        if step == Step::On || run.len() == 1 || source == Source::Zeros {
+        if step != Step::Jump || run.len() == 1 || source == Source::Zeros {
             return self.pages.install(run, source, Some(page));
         }
         // Who waits goes on while the neighbours are copied.
