@@ -65,7 +65,7 @@ fn exec(env: &TestEnv, vm: &str, script: &str) -> String {
 
 /// In the VM, beside its container.
 fn machine(env: &TestEnv, vm: &str, script: &str) -> String {
-    fcvm(env, &["exec", "--vm", vm, "sh", "-c", script]).ok()
+    env.fcvm().args(["exec", "--vm"]).args(env.exec_options()).args([vm, "sh", "-c", script]).run().ok()
 }
 
 fn inspect(env: &TestEnv, vm: &str, field: &str) -> String {

@@ -21,13 +21,29 @@ use crate::firecracker::{find_program, find_shared};
 /// What that kernel needs: its CPU has no room for more registers, and one CPU is all it boots.
 const PVM_PARAMETERS: &str = "noxsave mitigations=off clearcpuid=308,295,298,145,59,534,288,154,141,151,514";
 
+/// What its programs need: it does not keep AVX's registers for them while another one runs, and the CPUID that they
+/// see is the host's. One of 30 that busybox starts dies of that.
+const PVM_ENVIRONMENT: &str = "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,\
+    -AVX_Fast_Unaligned_Load,-ERMS";
+
+/// The kinds of containers for which machines are prepared, by their options.
+const KINDS: [&[&str]; 6] = [&[], &["-i"], &["-it"], &["-m256m"], &["-m256m", "-i"], &["--network=none"]];
+/// The same where preparing one takes minutes.
+const SLOW_KINDS: [&[&str]; 1] = [&["-m256m"]];
+
 /// An engine, and how it is asked for.
 #[derive(Debug)]
 pub(crate) struct Engine {
+    /// As `--hypervisor` takes it.
+    pub(crate) name: &'static str,
     /// For every command.
     pub(crate) variables: Vec<(&'static str, OsString)>,
     /// For `fcvm podman run`, before the test's own.
     pub(crate) options: Vec<&'static str>,
+    /// For `fcvm exec`, the same.
+    pub(crate) exec_options: Vec<&'static str>,
+    /// The kinds of containers that it has prepared machines for.
+    pub(crate) kinds: &'static [&'static [&'static str]],
 }
 
 /// The engine of this process's tests, or why there is none here.
@@ -36,8 +52,11 @@ pub(crate) fn engine(target: &Path) -> Result<&'static Engine, &'static str> {
     match env::var("FCVM_TEST_HYPERVISOR").as_deref() {
         Ok("firecracker") => firecracker(target),
         Ok("qemu" | "") | Err(_) => Ok(QEMU.get_or_init(|| Engine {
+            name: "qemu",
             variables: vec![("FCVM_HYPERVISOR", "qemu".into())],
             options: Vec::new(),
+            exec_options: Vec::new(),
+            kinds: &KINDS,
         })),
         Ok(other) => panic!("FCVM_TEST_HYPERVISOR=`{other}`: qemu or firecracker"),
     }
@@ -57,13 +76,18 @@ pub(crate) fn slowness() -> u32 {
 fn find_firecracker(target: &Path) -> Result<Engine, String> {
     let program = find_program()?;
     let mut engine = Engine {
+        name: "firecracker",
         variables: vec![("FCVM_HYPERVISOR", "firecracker".into()), ("FCVM_FIRECRACKER", program.into())],
         options: Vec::new(),
+        exec_options: Vec::new(),
+        kinds: &KINDS,
     };
     if !has_virtualization() {
         let kernel = pvm_kernel(target)?;
         engine.variables.push(("FCVM_KERNEL", kernel.into()));
-        engine.options = vec!["--cpus", "1", "--kernel-args", PVM_PARAMETERS];
+        engine.options = vec!["--cpus", "1", "--kernel-args", PVM_PARAMETERS, "-e", PVM_ENVIRONMENT];
+        engine.exec_options = vec!["-e", PVM_ENVIRONMENT];
+        engine.kinds = &SLOW_KINDS;
     }
     Ok(engine)
 }

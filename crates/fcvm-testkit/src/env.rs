@@ -78,12 +78,6 @@ impl TestEnv {
     pub fn for_warm_vms(fcvm: &str) -> Option<Self> {
         let mut env = Self::set_up(fcvm)?;
         let engine = env.engine.unwrap();
-        if !engine.options.is_empty() {
-            // Its machines take minutes to be prepared.
-            env.import("hello", &Layer::new().busybox().to_tar());
-            env.import("idle", &prepared::idle().to_tar());
-            return Some(env);
-        }
         prepared::link(&env.fcvm, engine, &env.data);
         env.warm = true;
         Some(env)
@@ -214,6 +208,12 @@ impl TestEnv {
     #[must_use]
     pub fn options(&self) -> &'static [&'static str] {
         self.engine.map_or(&[], |engine| &engine.options)
+    }
+
+    /// What the engine wants of every `fcvm exec`.
+    #[must_use]
+    pub fn exec_options(&self) -> &'static [&'static str] {
+        self.engine.map_or(&[], |engine| &engine.exec_options)
     }
 
     /// What the engine wants of every command.

@@ -18,8 +18,6 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{Entry, Layer, assets, engine::Engine};
 
-/// The kinds of containers, by their options: as many machines are prepared.
-const KINDS: [&[&str]; 6] = [&[], &["-i"], &["-it"], &["-m256m"], &["-m256m", "-i"], &["--network=none"]];
 /// What the data directory has of an image.
 const OF_IMAGES: [&str; 2] = ["blobs", "images"];
 /// Longer files are linked; the others, locks and indexes among them, are each test's own.
@@ -40,7 +38,7 @@ pub(crate) fn link(fcvm: &Path, engine: &Engine, data: &Path) {
 fn shared(fcvm: &Path, engine: &Engine) -> &'static Path {
     static SHARED: OnceLock<PathBuf> = OnceLock::new();
     SHARED.get_or_init(|| {
-        let data = assets::shared(fcvm).unwrap().join("prepared");
+        let data = assets::shared(fcvm).unwrap().join("prepared").join(engine.name);
         fs::create_dir_all(&data).unwrap();
         // Of all tests that start at once, one prepares.
         let lock = File::create(data.join("lock")).unwrap();
@@ -81,8 +79,10 @@ fn prepare(fcvm: &Path, engine: &Engine, data: &Path) {
         let messages = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?} failed ({})\n{messages}", output.status);
     };
-    for (name, layer, kinds) in [("hello", Layer::new().busybox(), &KINDS[..]), ("idle", idle(), &KINDS[..1])]
-    {
+    // That other one is only there as it is usually run.
+    let usual =
+        engine.kinds.iter().position(|kind| kind.is_empty()).map_or(&[][..], |at| &engine.kinds[at..=at]);
+    for (name, layer, kinds) in [("hello", Layer::new().busybox(), engine.kinds), ("idle", idle(), usual)] {
         let tarball = data.join("import.tar");
         fs::write(&tarball, layer.to_tar()).unwrap();
         run(&["image", "import", name, tarball.to_str().unwrap()]);

@@ -46,6 +46,8 @@ use crate::{
     volume::{Map, VolumeError, state_file},
 };
 
+/// How long the server of a volume may take to write what it knows: it has it in memory.
+const SERVER: Duration = Duration::from_secs(20);
 /// How long a guest may take to write its disk's changes, of one that is not emulated.
 const FREEZE: Duration = Duration::from_secs(20);
 /// The same, to answer in a session after the one that broke.
@@ -211,19 +213,24 @@ impl Attempt<'_> {
         let frozen = Instant::now();
         let patience = FREEZE * self.hypervisor.capabilities().slowness;
         let answered = timeout(patience, guest.frozen()).await;
-        // Also where it is not known to be frozen.
-        let saved = match answered {
+        let copied = match answered {
             Ok(answer) => match answer? {
                 Ok(()) => self.copy(&partial, contents).await,
                 Err(why) => Err(SavingError::NotFrozen { why }),
             },
             Err(_) => Err(SavingError::Slow { seconds: patience.as_secs() }),
         };
-        if contents == Contents::Machine {
-            self.go_on(guest).await?;
-        }
+        let paused = match copied {
+            Ok(()) if contents == Contents::Machine => {
+                let paused = self.stand_still().await;
+                self.go_on(guest).await?;
+                paused
+            }
+            copied => copied.map(|()| Duration::ZERO),
+        };
+        // Also where it is not known to be frozen.
         guest.order(ToGuest::Thaw);
-        let times = Saved { frozen: frozen.elapsed(), paused: saved?, all: Duration::ZERO };
+        let times = Saved { frozen: frozen.elapsed(), paused: paused?, all: Duration::ZERO };
         crate::failpoint::reach("thawed");
         // What would go on from it would end at once.
         if guest.has_ended() {
@@ -237,8 +244,8 @@ impl Attempt<'_> {
         Ok(Written { partial, manifest, times })
     }
 
-    /// Of a guest whose disk is frozen, and that leaves its volumes alone: how long it stood still.
-    async fn copy(&self, partial: &Partial, contents: Contents) -> Result<Duration, SavingError> {
+    /// Of a guest whose disk is frozen, and that leaves its volumes alone: what is beside the machine.
+    async fn copy(&self, partial: &Partial, contents: Contents) -> Result<(), SavingError> {
         crate::failpoint::reach("frozen");
         let (from, to) = (self.claim.directory().join(SCRATCH), partial.path(SCRATCH));
         let path = to.clone();
@@ -250,14 +257,19 @@ impl Attempt<'_> {
         })?;
         crate::failpoint::reach("disk-copied");
         if contents == Contents::Disk {
-            return Ok(Duration::ZERO);
+            return Ok(());
         }
         for (number, server) in self.volumes.servers.iter().enumerate() {
             let path = partial.path(&state_file(number));
             let file = File::create_new(&path);
             let file = file.map_err(|source| SnapshotError::Io { action: "make", path, source })?;
-            server.save(file).await?;
+            server.save(file, SERVER).await?;
         }
+        Ok(())
+    }
+
+    /// Saves the machine itself: how long it stood still.
+    async fn stand_still(&self) -> Result<Duration, SavingError> {
         let paused = Instant::now();
         let saved = self.save.save().await;
         // At once: what is left to do it need not wait for.
@@ -268,7 +280,7 @@ impl Attempt<'_> {
         Ok(paused)
     }
 
-    /// The machine runs, and the link to it stands.
+    /// After the machine was to be saved, whether it was or not: it runs, and the link to it stands.
     async fn go_on(&mut self, guest: &mut Guest) -> Result<(), VmError> {
         self.save.resume().await?;
         if !self.save.breaks_connections() {

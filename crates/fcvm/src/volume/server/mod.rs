@@ -27,7 +27,8 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -87,6 +88,8 @@ enum Answer {
 pub struct Server {
     volume: String,
     socket: Arc<OwnedFd>,
+    /// Answers to come that nobody waits for any more.
+    late: Arc<Mutex<usize>>,
     process: Child,
     messages: Option<OwnedFd>,
     ranges: Option<Ranges>,
@@ -148,7 +151,7 @@ impl Server {
         match start() {
             Ok((socket, process, messages)) => {
                 let socket = Arc::new(socket);
-                Ok(Self { volume, socket, process, messages: Some(messages), ranges })
+                Ok(Self { volume, socket, late: Arc::default(), process, messages: Some(messages), ranges })
             }
             Err(error) => Err(VolumeError::Server { volume, what: error.to_string() }),
         }
@@ -200,19 +203,37 @@ impl Server {
     /// goes on in its place. It serves on, also where all lanes end and others come.
     ///
     /// # Errors
-    /// Where it cannot, or has died.
-    pub async fn save(&self, to: File) -> Result<(), VolumeError> {
-        let socket = Arc::clone(&self.socket);
+    /// Where it cannot, has died, or does not within that time.
+    pub async fn save(&self, to: File, patience: Duration) -> Result<(), VolumeError> {
+        let (socket, late) = (Arc::clone(&self.socket), Arc::clone(&self.late));
         let saved = spawn_blocking(move || {
-            messages::send(socket.as_fd(), &[SAVE], &[to.as_fd()])?;
-            match answer(socket.as_fd())? {
-                Answer::Ready => Ok(()),
-                Answer::Failed(why) => Err(io::Error::other(why)),
-                Answer::Made => Err(io::ErrorKind::InvalidData.into()),
-            }
+            let mut late = late.lock().unwrap_or_else(PoisonError::into_inner);
+            save(socket.as_fd(), &to, patience, &mut late)
         });
         let saved = saved.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         saved.map_err(|source| VolumeError::Save { volume: self.volume.clone(), source })
+    }
+}
+
+/// Has a server write to a file what it knows. Answers that come too late are the next one's to pass over.
+fn save(socket: BorrowedFd<'_>, to: &File, patience: Duration, late: &mut usize) -> io::Result<()> {
+    let deadline = Instant::now() + patience;
+    messages::send(socket, &[SAVE], &[to.as_fd()])?;
+    *late += 1;
+    loop {
+        if !messages::wait(socket, deadline)? {
+            let text = format!("its server did not answer within {} s", patience.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        let answer = answer(socket)?;
+        *late -= 1;
+        if *late == 0 {
+            return match answer {
+                Answer::Ready => Ok(()),
+                Answer::Failed(why) => Err(io::Error::other(why)),
+                Answer::Made => Err(io::ErrorKind::InvalidData.into()),
+            };
+        }
     }
 }
 
@@ -259,6 +280,26 @@ fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_comes_late_is_not_the_next_ones() {
+        let (ours, theirs) = messages::pair().unwrap();
+        let says = |answer: &Answer| {
+            messages::send(theirs.as_fd(), &serde_json::to_vec(answer).unwrap(), &[]).unwrap();
+        };
+        let mut late = 0;
+        let mut save = |seconds| {
+            save(ours.as_fd(), &tempfile::tempfile().unwrap(), Duration::from_secs(seconds), &mut late)
+        };
+        assert_eq!(save(0).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        says(&Answer::Ready);
+        says(&Answer::Failed("of the second".into()));
+        assert_eq!(save(60).unwrap_err().to_string(), "of the second");
+        says(&Answer::Ready);
+        save(60).unwrap();
+        drop(theirs);
+        assert!(save(60).is_err());
+    }
 
     #[test]
     fn ids_are_those_that_the_user_can_have() {
