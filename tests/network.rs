@@ -9,7 +9,7 @@ use std::{
 };
 
 use fcvm_testkit::{
-    Entry, Layer, Output, Running, TestEnv, World, needs_programs, needs_root, noise, sha256,
+    Entry, Layer, Output, Running, TestEnv, World, needs_programs, needs_root, noise, scaled, sha256,
     talk::{PATIENCE, answer_names, ask, echo, echo_tcp, echo_udp, serve},
     world::{HOST, OUTSIDE, ROUTER},
 };
@@ -18,7 +18,7 @@ use fcvm_testkit::{
 const ECHO: u16 = 7;
 const SOURCE: u16 = 19;
 const SINK: u16 = 9;
-/// How much the source sends.
+/// How much the source sends, where the guest is not slow.
 const BIG: usize = 64 << 20;
 /// A name that the test's resolver knows, and one that it does not give to everybody.
 const NAME: &str = "far.example.com";
@@ -62,7 +62,7 @@ fn serve_outside(world: &World) {
     });
     echo_tcp(tcp);
     udp.into_iter().for_each(echo_udp);
-    serve(source, |mut stream| drop(stream.write_all(&noise(BIG))));
+    serve(source, |mut stream| drop(stream.write_all(&noise(scaled(BIG)))));
     serve(sink, |mut stream| {
         let mut all = Vec::new();
         if stream.read_to_end(&mut all).is_ok() {
@@ -132,15 +132,16 @@ fn both_ways(kind: &Kind) {
          head -c 8000 /dev/urandom > /tmp/long
          socat -b 65000 -t 3 - UDP4:{far}:{ECHO} < /tmp/long | cmp - /tmp/long && echo long
          socat -u TCP4:{far}:{SOURCE} - | sha256sum
-         head -c {BIG} /dev/zero | socat -t 300 - TCP4:{far}:{SINK}
+         head -c {big} /dev/zero | socat -t 300 - TCP4:{far}:{SINK}
          grep -c example.com /etc/resolv.conf
-         {six}"
+         {six}",
+        big = scaled(BIG)
     );
     let seen = exec(&env, "web", &script).ok();
-    let zeros = sha256(vec![0; BIG].as_slice());
+    let zeros = sha256(vec![0; scaled(BIG)].as_slice());
     let expected = format!(
         "1\npinged\nfour\nnamed\ndatagram\nlong\n{}  -\n{zeros}\n1\nsix\ndatagram6\npinged",
-        sha256(noise(BIG).as_slice())
+        sha256(noise(scaled(BIG)).as_slice())
     );
     assert_eq!(seen, expected);
     // From the host, at the VM's own loopback address.
@@ -149,9 +150,9 @@ fn both_ways(kind: &Kind) {
     let local: SocketAddr = local.parse().unwrap();
     assert!(local.ip().is_loopback() && local.ip() != IpAddr::from([127, 0, 0, 1]), "{local}");
     let connect = |to: SocketAddr| world.on_host(|| TcpStream::connect(to).unwrap());
-    let big = noise(3_000_000);
+    let big = noise(scaled(3_000_000));
     assert!(echo(connect(local), &big) == big);
-    for number in 0..1000 {
+    for number in 0..scaled(1000) {
         let text = format!("connection {number}");
         assert_eq!(echo(connect(local), text.as_bytes()), text.as_bytes());
     }

@@ -88,7 +88,7 @@ fn vm_a_fork_that_is_killed_leaves_no_snapshot() {
         assert_eq!(snapshots(&env).len(), usize::from(runs), "{stage}");
         if runs {
             follow(&env, "kid", 1);
-            fcvm(&env, &["stop", "kid"]).assert_code(0);
+            fcvm(&env, &["stop", "--time", "300", "kid"]).assert_code(0);
             assert!(snapshots(&env).is_empty());
         }
     }

@@ -41,6 +41,7 @@ pub mod world;
 
 pub use busybox::busybox;
 pub use command::Fcvm;
+pub use engine::{scaled, slowness};
 pub use env::TestEnv;
 pub use firecracker::{Firecracker, FirecrackerEnv};
 pub use list_tree::list_tree;

@@ -29,6 +29,9 @@ pub(crate) fn link(fcvm: &Path, engine: &Engine, data: &Path) {
     for directory in OF_IMAGES {
         copy(&shared.join(directory), &data.join(directory), SHORT).unwrap();
     }
+    if engine.kinds.is_empty() {
+        return;
+    }
     fs::create_dir_all(data.join("cache")).unwrap();
     // A test may remove them: its own names of them.
     copy(&shared.join("cache/warm"), &data.join("cache/warm"), 0).unwrap();
