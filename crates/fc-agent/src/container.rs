@@ -27,8 +27,8 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use tokio::{
-    io::{AsyncWriteExt as _, unix::AsyncFd},
-    sync::{Mutex, Notify, mpsc, watch},
+    io::unix::AsyncFd,
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 
@@ -38,6 +38,7 @@ use crate::{
     exec::Running,
     guest::clock,
     input::Input,
+    output::{OutputStreams, output},
     podman,
     prepared::{Gate, Purpose, WRAPPER, Waiting},
     reaper::Reaper,
@@ -46,8 +47,8 @@ use crate::{
     volumes::Mounts,
 };
 
-/// Bytes moved at a time: as much as a pipe of ours holds.
-const CHUNK: usize = 256 << 10;
+/// Bytes that a pipe of ours holds.
+const PIPE: usize = 256 << 10;
 
 /// Streams of the host, one after the other as it reconnects, or as the container runs again.
 #[derive(Debug)]
@@ -55,19 +56,6 @@ pub(crate) struct Streams {
     pub(crate) stdin: Input<Stream>,
     pub(crate) stdout: OutputStreams,
     pub(crate) stderr: OutputStreams,
-}
-
-/// Streams for one output, one for each run, and the news that nobody reads it any more.
-#[derive(Debug, Clone)]
-pub(crate) struct OutputStreams {
-    streams: Arc<Mutex<mpsc::Receiver<Stream>>>,
-    closed: Arc<Notify>,
-}
-
-impl OutputStreams {
-    pub(crate) fn new(streams: mpsc::Receiver<Stream>, closed: &Arc<Notify>) -> Self {
-        Self { streams: Arc::new(Mutex::new(streams)), closed: Arc::clone(closed) }
-    }
 }
 
 /// What the host wants of the container while it runs.
@@ -317,58 +305,10 @@ impl Ends {
 fn output_pipe() -> anyhow::Result<(Arc<Descriptor>, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     // Fewer, larger moves; without it all works the same.
-    if let Err(error) = fcntl_setpipe_size(&write, CHUNK) {
+    if let Err(error) = fcntl_setpipe_size(&write, PIPE) {
         tracing::debug!(%error, "pipes keep their size");
     }
     Ok((Arc::new(Descriptor::new(read)?), write))
-}
-
-/// Moves a pipe's bytes to the host while somebody reads them. Dropping the
-/// pipe then makes the container's next write fail, as in any pipeline.
-async fn output(pipe: Arc<Descriptor>, host: OutputStreams) {
-    tokio::select! {
-        () = async { drain(pipe, &mut *host.streams.lock().await).await } => {}
-        () = host.closed.notified() => {}
-    }
-}
-
-/// Moves a pipe's bytes to the host's stream until the pipe ends. A stream is replaced by the next, which is
-/// of a later session; a chunk that was cut then is sent again.
-async fn drain(pipe: Arc<Descriptor>, streams: &mut mpsc::Receiver<Stream>) {
-    let mut chunk = vec![0; CHUNK];
-    let Some(mut stream) = streams.recv().await else { return };
-    loop {
-        let read = tokio::select! {
-            biased;
-            // One that broke takes its end without a word, and only the next can tell the host of it.
-            Some(next) = streams.recv() => {
-                stream = next;
-                continue;
-            }
-            read = pipe.read(&mut chunk) => match read {
-                Ok(read) => read,
-                // So a terminal tells that its other end is closed; a pipe does not fail.
-                Err(error) => {
-                    tracing::debug!(%error, "the container's output is at its end");
-                    0
-                }
-            },
-        };
-        loop {
-            let moved =
-                if read == 0 { stream.shutdown().await } else { stream.write_all(&chunk[..read]).await };
-            match moved {
-                Ok(()) => break,
-                Err(_) => match streams.recv().await {
-                    Some(next) => stream = next,
-                    None => return,
-                },
-            }
-        }
-        if read == 0 {
-            return;
-        }
-    }
 }
 
 /// Waits for the file in which Podman's monitor, or the OCI runtime, names a process.

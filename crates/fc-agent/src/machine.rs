@@ -1,19 +1,20 @@
 //! What outlives a session: the job, its streams, its outcome.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use fcvm_link::Stream;
 use fcvm_proto::{BootPlan, Failure, FailureKind, Interface, Job, Outcome, Port, Program, Restore, ToHost};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     build,
-    container::{self, OutputStreams, Runs, Wish},
+    container::{self, Runs, Wish},
     exec::{Execs, Rehearsal, Running},
     fault,
     guest::{self, Frozen, restored::Readiness},
     init::{self, DeferredModules},
     input::Input,
+    output::{Outlet, OutputStreams},
     podman,
     prepared::{Gate, NotPrepared, Purpose},
     reaper::Reaper,
@@ -29,9 +30,9 @@ const QUEUE: usize = 64;
 pub(crate) struct Machine {
     outbox: mpsc::Sender<ToHost>,
     reaper: Reaper,
-    streams: [mpsc::Sender<Stream>; 3],
-    /// Of output and of error output.
-    closed: [Arc<Notify>; 2],
+    input: mpsc::Sender<Stream>,
+    stdout: Outlet,
+    stderr: Outlet,
     wishes: mpsc::Sender<Wish>,
     execs: Execs,
     lanes: Lanes,
@@ -73,16 +74,11 @@ impl Machine {
         volumes: Volumes,
         diagnosis: DeferredModules,
     ) -> Self {
-        let (stdin, stdin_end) = mpsc::channel(QUEUE);
-        let (stdout, stdout_end) = mpsc::channel(QUEUE);
-        let (stderr, stderr_end) = mpsc::channel(QUEUE);
+        let (input, stdin) = mpsc::channel(QUEUE);
+        let (stdout, stdout_end) = OutputStreams::new(QUEUE);
+        let (stderr, stderr_end) = OutputStreams::new(QUEUE);
         let (wishes, wishes_end) = mpsc::channel(QUEUE);
-        let closed = [Arc::new(Notify::new()), Arc::new(Notify::new())];
-        let streams = container::Streams {
-            stdin: Input::new(stdin_end),
-            stdout: OutputStreams::new(stdout_end, &closed[0]),
-            stderr: OutputStreams::new(stderr_end, &closed[1]),
-        };
+        let streams = container::Streams { stdin: Input::new(stdin), stdout: stdout_end, stderr: stderr_end };
         let (running, runs) = watch::channel(None);
         let (purpose, purposes) = watch::channel(None);
         Self {
@@ -99,8 +95,9 @@ impl Machine {
             purpose,
             outbox,
             reaper,
-            streams: [stdin, stdout, stderr],
-            closed,
+            input,
+            stdout,
+            stderr,
             wishes,
             means: Some(Means { root, volumes, streams, wishes: wishes_end, running, purpose: purposes }),
         }
@@ -108,11 +105,10 @@ impl Machine {
 
     /// A stream of the host for the container.
     pub(crate) fn attach(&self, port: Port, stream: Stream) {
-        let [stdin, stdout, stderr] = &self.streams;
-        let queue = match port {
-            Port::Stdin => stdin,
-            Port::Stdout => stdout,
-            Port::Stderr => stderr,
+        let wanted = match port {
+            Port::Stdin => self.input.try_send(stream).is_ok(),
+            Port::Stdout => self.stdout.attach(stream).is_ok(),
+            Port::Stderr => self.stderr.attach(stream).is_ok(),
             Port::Control => return tracing::warn!("a second control stream was closed"),
             Port::Exec | Port::ExecStdin | Port::ExecStdout | Port::ExecStderr => {
                 return self.execs.attach(port, stream);
@@ -123,17 +119,16 @@ impl Machine {
             }
             Port::Volume => return self.lanes.attach(stream),
         };
-        if queue.try_send(stream).is_err() {
+        if !wanted {
             tracing::debug!(?port, "nobody wants the stream");
         }
     }
 
     /// Nobody reads an output of the container any more.
     pub(crate) fn close_output(&self, port: u32) {
-        let [stdout, stderr] = &self.closed;
         match Port::from_number(port) {
-            Some(Port::Stdout) => stdout.notify_one(),
-            Some(Port::Stderr) => stderr.notify_one(),
+            Some(Port::Stdout) => self.stdout.close(),
+            Some(Port::Stderr) => self.stderr.close(),
             _ => tracing::warn!(port, "no output has this port"),
         }
     }
@@ -145,9 +140,11 @@ impl Machine {
         }
     }
 
-    /// Nothing on the scratch disk changes any more until [`thaw`](Self::thaw), and volumes have nothing under way,
-    /// once the host has heard of it, by the number that it gave.
+    /// Nothing on the scratch disk changes any more until [`thaw`](Self::thaw), outputs rest and volumes have nothing
+    /// under way, once the host has heard of it, by the number that it gave.
     pub(crate) fn freeze(&mut self, number: u64) {
+        self.stdout.rest();
+        self.stderr.rest();
         // A machine that goes on from a snapshot is to be quick, and this one is not yet one.
         if let Err(error) = self.diagnosis.load() {
             tracing::debug!(error = format!("{error:#}"), "connections will not be ended");
@@ -188,6 +185,8 @@ impl Machine {
 
     /// The guest is not one that will go on from a snapshot.
     pub(crate) fn relax(&mut self) {
+        self.stdout.go_on();
+        self.stderr.go_on();
         self.thaw();
         self.mounted.resume();
         self.rehearsal = None;

@@ -27,6 +27,7 @@ mod input;
 mod link;
 mod log;
 mod machine;
+mod output;
 mod podman;
 mod power;
 mod prepared;

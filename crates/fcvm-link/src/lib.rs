@@ -16,6 +16,7 @@
 
 pub mod channel;
 mod mux;
+pub mod relay;
 pub mod session;
 
 pub use mux::{Incoming, Link, LinkError, Opener, Role, Stream, multiplex};

@@ -3,7 +3,8 @@
 //! Pure data: no I/O, no async. A stream between the two carries *frames*
 //! ([`frame`]): a length and a postcard-encoded message. Which messages travel
 //! on a stream follows from its [`Port`]: the control port speaks [`ToGuest`]
-//! and [`ToHost`]; the output and input ports carry raw bytes; more commands have the [`exec`] ports.
+//! and [`ToHost`]; the container's input and outputs go by [`relay`]; more commands have the
+//! [`exec`] ports.
 //!
 //! The first message on the control port is the agent's [`Hello`]. The host
 //! answers with [`ToGuest::Start`] and its [`BootPlan`], or with [`ToGuest::Restore`] where the guest
@@ -15,8 +16,8 @@ pub mod boot;
 pub mod control;
 pub mod exec;
 pub mod frame;
-pub mod input;
 pub mod port;
+pub mod relay;
 pub mod restore;
 pub mod session;
 pub mod tcp;
@@ -35,7 +36,7 @@ pub use volume::{Lane, Volume, VolumeKind};
 
 /// Version of the protocol this build speaks. Raised by every change of the
 /// wire; the host refuses an agent of another version.
-pub const PROTOCOL: u16 = 9;
+pub const PROTOCOL: u16 = 10;
 
 /// Where the guest has the id by which its Podman knows the container: on the scratch disk, as the container is.
 pub const CONTAINER_ID: &str = "/var/lib/containers/fcvm-container.id";

@@ -6,11 +6,11 @@
 pub enum Port {
     /// Framed [`ToGuest`](crate::ToGuest) and [`ToHost`](crate::ToHost) messages.
     Control = 1,
-    /// Raw bytes for the container's standard input, host to guest.
+    /// The container's standard input, host to guest: see [`relay`](crate::relay).
     Stdin = 2,
-    /// Raw bytes of the container's standard output, guest to host.
+    /// Its standard output, or its terminal's, guest to host, likewise.
     Stdout = 3,
-    /// Raw bytes of the container's standard error, guest to host.
+    /// Its standard error, likewise.
     Stderr = 4,
     /// Framed messages of one more command: see [`exec`](crate::exec).
     Exec = 5,

@@ -2,21 +2,13 @@
 
 use std::time::Instant;
 
-use fcvm_link::Opener;
 use fcvm_proto::{
     BootPlan, Identity, Job, Port, Restore, ToGuest,
     session::{KEY_LEN, SessionId},
 };
 
-use super::{Attempt, Filling, deserted};
-use crate::vm::{
-    VmError,
-    boot::watchdog,
-    guest::Guest,
-    outputs::{One, Outputs},
-    run::random,
-    signals::Signals,
-};
+use super::{Attempt, deserted, filling::Filling};
+use crate::vm::{VmError, boot::watchdog, guest::Guest, outputs::Outputs, run::random, signals::Signals};
 
 /// Random bytes for a guest.
 const ENTROPY: usize = 64;
@@ -80,26 +72,17 @@ impl Attempt<'_> {
         }
     }
 
-    /// Opens the streams of a run's output, of which only a container has any, and moves all of it.
-    pub(super) fn fill<'b>(&self, guest: &Guest, outputs: &'b Outputs) -> Filling<'b> {
-        let opener = guest.opener();
-        let Job::Container(container) = &self.plan.job else { return Box::pin(async {}) };
-        // A terminal is one stream.
-        let has_stderr = container.terminal.is_none();
-        let one = async move |port, output: &One, wanted: bool, opener: Opener| {
-            if wanted {
-                match opener.open(port).await {
-                    Ok(stream) => output.fill(stream).await,
-                    Err(error) => tracing::debug!(%error, ?port, "no stream for the output"),
-                }
-            }
+    /// Takes a run's output, of which only a container has any.
+    pub(super) fn fill<'b>(&self, guest: &Guest, outputs: &'b Outputs) -> Result<Filling<'b>, VmError> {
+        let ports: &[_] = match &self.plan.job {
+            // A terminal is one stream.
+            Job::Container(container) if container.terminal.is_some() => &[Port::Stdout],
+            Job::Container(_) => &[Port::Stdout, Port::Stderr],
+            _ => &[],
         };
-        Box::pin(async move {
-            tokio::join!(
-                one(Port::Stdout, &outputs.stdout, true, opener.clone()),
-                one(Port::Stderr, &outputs.stderr, has_stderr, opener)
-            );
-        })
+        let filling = Filling::new(outputs, ports)?;
+        filling.open(&guest.opener());
+        Ok(filling)
     }
 
     /// What a guest is told that goes on, as another one or in another session.

@@ -1,12 +1,13 @@
 //! One boot of a VM, from its launch to its outcome.
 
 mod ending;
+mod filling;
 mod greeting;
 mod orders;
 mod runs;
 mod saving;
 
-use std::{mem, path::PathBuf, pin::Pin};
+use std::{mem, path::PathBuf};
 
 use fcvm_link::{Opener, Stream};
 use fcvm_proto::{LogLevel, LogRecord, Outcome, Port, Stage, ToGuest, ToHost, session::LinkKey};
@@ -46,9 +47,6 @@ use crate::{
 
 /// The status of a container that ran for too long, as Podman's.
 const TIMED_OUT: u8 = 255;
-
-/// Moves a run's output, from its streams' beginning to their end.
-type Filling<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Who serves the guest's volumes, and by how many lanes each.
 #[derive(Debug)]
@@ -235,7 +233,7 @@ impl<'a> Attempt<'a> {
         carrying.spawn(by_link::serve(mem::take(&mut self.ports), guest.opener()));
         let mut orders = self.listen(&guest)?;
         crate::failpoint::reach("control-listens");
-        let mut filling = self.fill(&guest, outputs);
+        let mut filling = self.fill(&guest, outputs)?;
         let mut filled = false;
         let mut told = [false; 2];
         let mut interrupted = false;
@@ -275,16 +273,14 @@ impl<'a> Attempt<'a> {
                         return Err(self.settle(closed).await);
                     }
                 },
-                () = &mut filling, if !filled => filled = true,
+                () = filling.filled() => filled = true,
                 heard = heard(self.unheard) => self.settled(heard, &guest)?,
                 Some(order) = next(orders.as_mut()) => match order {
                     Order { action: Action::Snapshot(wanted), reply } => {
                         self.snapshot(wanted, reply, &mut guest).await?;
                         if self.save.breaks_connections() {
                             self.open_input(&guest);
-                            if !filled {
-                                filling = self.fill(&guest, outputs);
-                            }
+                            filling.open(&guest.opener());
                         }
                     }
                     order => self.obey(order, &guest),
@@ -322,7 +318,7 @@ impl<'a> Attempt<'a> {
                 () = reached(self.resting) => {
                     self.resting = None;
                     (outcome, filled, told) = (None, false, [false; 2]);
-                    filling = self.fill(&guest, outputs);
+                    filling = self.fill(&guest, outputs)?;
                     self.run_again(&guest);
                 }
                 Some(()) = self.leaving.1.recv() => self.leave(outputs)?,
@@ -345,7 +341,7 @@ impl<'a> Attempt<'a> {
         let outcome = outcome.filter(|_| self.resting.is_none());
         match outcome {
             Some(status) => {
-                filling.await;
+                filling.finish().await;
                 if self.unheard.is_some() {
                     let heard = heard(self.unheard).await;
                     self.settled(heard, &guest)?;
