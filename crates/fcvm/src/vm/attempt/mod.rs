@@ -306,11 +306,11 @@ impl<'a> Attempt<'a> {
                 size = sizes.next(), if self.plan.has_terminal() => {
                     guest.order(ToGuest::Resize(size));
                 }
-                done = outputs.stdout.done(), if !told[0] && !filled => {
+                done = outputs.stdout.done(), if !told[0] => {
                     told[0] = true;
                     closed(&guest, Port::Stdout, done);
                 }
-                done = outputs.stderr.done(), if !told[1] && !filled => {
+                done = outputs.stderr.done(), if !told[1] => {
                     told[1] = true;
                     closed(&guest, Port::Stderr, done);
                 }
