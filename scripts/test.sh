@@ -40,6 +40,8 @@ firecracker_group=(
     vm_guest_panic
     vm_metadata_is_served_to_who_has_a_token
     vm_a_map_is_the_hosts_own_directory
+    vm_clones_go_on_as_others_and_the_source_as_itself
+    vm_timers_fire_when_they_are_due
 )
 firecracker=${FCVM_FIRECRACKER:-$(command -v firecracker || true)}
 if [[ $tier == firecracker ]]; then
