@@ -161,31 +161,14 @@ impl Drop for Claim {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::{
         network::{Driver, Mode},
-        state::{Life, NewVm, RestartPolicy, RuntimeDir},
+        state::testing,
     };
 
     fn claim(registry: &Registry, name: &str) -> Claim {
-        let vm = NewVm {
-            name: Some(name.parse().unwrap()),
-            hypervisor: "qemu".into(),
-            image: "hello".into(),
-            command: vec![],
-            cpus: 1,
-            memory_mib: 256,
-            life: Life::Foreground,
-            mounts: Vec::new(),
-            labels: BTreeMap::new(),
-            restart_policy: RestartPolicy::No,
-            process_type: crate::state::ProcessType::Vm,
-            snapshot: None,
-            serve_pid: None,
-        };
-        registry.claim(vm).unwrap()
+        registry.claim(testing::vm(Some(name))).unwrap()
     }
 
     fn request(publish: &str) -> Request {
@@ -196,8 +179,7 @@ mod tests {
     #[test]
     fn what_is_allocated_is_on_record_and_nobody_elses_until_the_end() {
         let root = tempfile::tempdir().unwrap();
-        let data = DataDir::open(Some(root.path().join("data"))).unwrap();
-        let registry = Registry::new(&data, RuntimeDir::at(root.path().join("run")));
+        let registry = testing::registry(root.path());
         let mut first = claim(&registry, "first");
         // Of this machine's ports, those that nobody has just now.
         first.allocate(&request("80"), &[], &[]).unwrap();

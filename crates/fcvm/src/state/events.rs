@@ -344,35 +344,14 @@ fn open(path: &Path) -> io::Result<Option<(BufReader<File>, u64)>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::{
-        state::{Life, NewVm, RuntimeDir},
-        storage::DataDir,
+    use crate::state::{
+        Life, NewVm,
+        testing::{registry, vm},
     };
 
-    fn registry(root: &Path) -> Registry {
-        let data = DataDir::open(Some(root.join("data"))).unwrap();
-        Registry::new(&data, RuntimeDir::at(root.join("run")))
-    }
-
     fn new(life: Life) -> NewVm {
-        NewVm {
-            name: Some("web".parse().unwrap()),
-            hypervisor: "qemu".into(),
-            image: "hello".into(),
-            command: vec![],
-            cpus: 1,
-            memory_mib: 256,
-            life,
-            mounts: Vec::new(),
-            labels: BTreeMap::new(),
-            restart_policy: crate::state::RestartPolicy::No,
-            process_type: crate::state::ProcessType::Vm,
-            snapshot: None,
-            serve_pid: None,
-        }
+        NewVm { life, ..vm(Some("web")) }
     }
 
     fn all(registry: &Registry) -> Vec<VmEvent> {

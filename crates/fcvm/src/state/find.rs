@@ -36,37 +36,14 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::{
-        state::{Life, NewVm, RestartPolicy, RuntimeDir},
-        storage::DataDir,
-    };
+    use crate::state::testing;
 
     #[test]
     fn names_come_first_and_ids_may_be_cut() {
         let root = tempfile::tempdir().unwrap();
-        let data = DataDir::open(Some(root.path().join("data"))).unwrap();
-        let registry = Registry::new(&data, RuntimeDir::at(root.path().join("run")));
-        let claim = |name: &str| {
-            let vm = NewVm {
-                name: Some(name.parse().unwrap()),
-                hypervisor: "qemu".into(),
-                image: "hello".into(),
-                command: vec![],
-                cpus: 1,
-                memory_mib: 256,
-                life: Life::Foreground,
-                mounts: Vec::new(),
-                labels: BTreeMap::new(),
-                restart_policy: RestartPolicy::No,
-                process_type: crate::state::ProcessType::Vm,
-                snapshot: None,
-                serve_pid: None,
-            };
-            registry.claim(vm).unwrap()
-        };
+        let registry = testing::registry(root.path());
+        let claim = |name: &str| registry.claim(testing::vm(Some(name))).unwrap();
         let web = claim("web");
         let id = web.state().id.as_str().to_owned();
         for text in ["web", &id, &id[..12], &id[..7]] {

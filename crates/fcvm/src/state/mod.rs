@@ -24,6 +24,8 @@ mod registry;
 mod rename;
 mod restart;
 mod runtime_dir;
+#[cfg(test)]
+pub(crate) mod testing;
 mod usage;
 mod watch;
 

@@ -374,30 +374,10 @@ fn random_id() -> Result<VmId, StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::TEMPORARY_PREFIX;
-
-    fn registry(root: &Path) -> Registry {
-        let data = DataDir::open(Some(root.join("data"))).unwrap();
-        Registry::new(&data, RuntimeDir::at(root.join("run")))
-    }
-
-    fn vm(name: Option<&str>) -> NewVm {
-        NewVm {
-            name: name.map(|name| name.parse().unwrap()),
-            hypervisor: "qemu".into(),
-            image: "hello".into(),
-            command: vec![],
-            cpus: 1,
-            memory_mib: 256,
-            life: Life::Foreground,
-            mounts: Vec::new(),
-            labels: BTreeMap::new(),
-            restart_policy: RestartPolicy::No,
-            process_type: crate::state::ProcessType::Vm,
-            snapshot: None,
-            serve_pid: None,
-        }
-    }
+    use crate::{
+        state::testing::{registry, vm},
+        storage::TEMPORARY_PREFIX,
+    };
 
     fn detached(name: &str, life: Life) -> NewVm {
         NewVm { life, ..vm(Some(name)) }

@@ -111,8 +111,11 @@ impl Client {
             // Who listens there lives; only where nobody does is it looked up.
             Ok(stream) => Ok(Self { stream, name }),
             Err(_) if !vm.is_alive() => Err(ControlError::NotRunning { name }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // What is there only between `Hello` and the end.
+            // Listens only between `Hello` and the end; what a killed owner left is refused while
+            // the rest of it ends.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
                 Err(match registry.get(&vm.id).map(|vm| vm.status) {
                     Some(status @ (Status::Created | Status::Starting)) => {
                         ControlError::NotReady { name, status }
@@ -231,5 +234,34 @@ impl Client {
         Sender::new(&mut self.stream).send(&request).await.map_err(broken)?;
         let reply = Receiver::new(&mut self.stream).receive().await.map_err(broken)?;
         reply.ok_or_else(|| ControlError::Gone { name: name.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::testing;
+
+    #[tokio::test]
+    async fn an_owner_that_does_not_listen_is_one_of_a_vm_that_starts_or_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let registry = testing::registry(root.path());
+        let mut claim = registry.claim(testing::vm(None)).unwrap();
+        let path = registry.runtime_dir(&claim.state().id).join(SOCKET);
+        for left_by_an_owner in [false, true] {
+            if left_by_an_owner {
+                drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            }
+            for status in [Status::Created, Status::Starting, Status::Running] {
+                claim.update(|vm| vm.status = status).unwrap();
+                let refused = Client::connect(claim.state(), &registry).await.unwrap_err();
+                match status {
+                    Status::Running => assert!(matches!(refused, ControlError::NotRunning { .. })),
+                    _ => assert!(
+                        matches!(refused, ControlError::NotReady { status: seen, .. } if seen == status)
+                    ),
+                }
+            }
+        }
     }
 }
