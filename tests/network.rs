@@ -236,6 +236,53 @@ fn root_vm_what_a_killed_process_left_of_its_network_is_removed() {
     }
 }
 
+/// An address outside, where the host's firewall lets nobody go.
+const FORBIDDEN: &str = "198.51.100.99";
+
+/// What Docker makes of a host, with a rule of the administrator's.
+const CLOSED: &str = "iptables -P FORWARD DROP
+    iptables -N DOCKER-USER
+    iptables -A FORWARD -j DOCKER-USER
+    iptables -A FORWARD -d 198.51.100.99 -j DROP
+    ip6tables -P FORWARD DROP";
+
+#[test]
+fn root_vm_a_firewall_that_passes_nothing_on_lets_vms_through_and_is_as_it_was() {
+    if !needs_programs(&["iptables"]) {
+        return;
+    }
+    let Some((world, env)) = world_for_vms() else { return };
+    world.configure_outside(&format!("addr add {FORBIDDEN}/32 dev lo"));
+    assert_eq!(world.shell(CLOSED), "");
+    let rules = || world.shell("nft --stateless list ruleset");
+    let before = rules();
+    start(&env, "web", &["--network", "bridged", "-p", "0.0.0.0:9000:80", "-p", "[::]:9000:80"]);
+    exec(&env, "web", "until nc 127.0.0.1 80 </dev/null 2> /dev/null; do :; done").assert_code(0);
+    let asked =
+        |to: &str| exec(&env, "web", &format!("echo hi | socat -t 3 - {to}:{ECHO},connect-timeout=3"));
+    assert_eq!(asked(&format!("TCP4:{}", OUTSIDE[0])).ok(), "hi");
+    assert_eq!(asked(&format!("TCP6:[{}]", OUTSIDE[1])).ok(), "hi");
+    assert_ne!(asked(&format!("TCP4:{FORBIDDEN}")).code(), 0, "what the host refuses stays refused");
+    for host in HOST {
+        let to = SocketAddr::new(host.parse().unwrap(), 9000);
+        assert_eq!(echo(world.outside(|| TcpStream::connect(to).unwrap()), b"outside"), b"outside");
+    }
+    // Those who made the table understand it still.
+    let seen = world.shell("iptables -S FORWARD");
+    assert!(seen.contains("-A FORWARD -i fcvm-") && seen.contains("-A FORWARD -o fcvm-"), "{seen}");
+    fcvm(&env, &["rm", "-f", "web"]).assert_code(0);
+    assert_eq!(rules(), before);
+    // Nor does a killed process leave anything in it.
+    let killed =
+        env.run(&["--network", "bridged", "net", "true"]).env("FCVM_FAILPOINT", "table-made=kill").run();
+    assert!(!killed.status.success());
+    env.wait_for_processes();
+    assert_ne!(rules(), before);
+    fcvm(&env, &["gc"]).assert_code(0);
+    assert_eq!(rules(), before);
+    env.assert_nothing_left();
+}
+
 #[test]
 fn root_vm_fifty_networks_at_once_are_apart_and_leave_nothing() {
     let Some((world, env)) = world_for_vms() else { return };

@@ -166,11 +166,11 @@ impl World {
         within(&File::open(self.outside.network()).unwrap(), act)
     }
 
-    /// What VMs left on this host: interfaces, tables, settings.
+    /// What VMs left on this host: interfaces, tables and rules, settings.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for line in self.shell("ip -o link; nft list tables").lines() {
+        for line in self.shell("ip -o link; nft list ruleset").lines() {
             if line.contains("fcvm") {
                 left.push(line.to_owned());
             }

@@ -200,9 +200,9 @@ async fn bridged(
     maker: &Maker,
     namespaces: &Arc<Namespaces>,
 ) -> Result<(Veth, Sockets), NetworkError> {
-    let veth = Veth::make(link, plan.mtu, namespaces).await?;
+    let (veth, closed) = tokio::try_join!(Veth::make(link, plan.mtu, namespaces), uplink::closed_chains())?;
     maker.go_on()?;
-    let (sockets, ()) = tokio::try_join!(maker.ready(), veth.open(link, plan))?;
+    let (sockets, ()) = tokio::try_join!(maker.ready(), veth.open(link, plan, &closed))?;
     Ok((veth, sockets))
 }
 

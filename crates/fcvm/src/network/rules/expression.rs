@@ -148,6 +148,11 @@ pub(super) fn jump(chain: &str) -> Value {
     json!({ "jump": { "target": chain } })
 }
 
+/// Counts it, as all rules do that `iptables` makes.
+pub(super) fn counter() -> Value {
+    json!({ "counter": null })
+}
+
 /// Lets it through.
 pub(super) fn accept() -> Value {
     json!({ "accept": null })

@@ -10,6 +10,7 @@ use super::{
         accept, destination, destination_in, dnat, drop, established, family_of, forwarded, from, masquerade,
         not_to, port, source, source_in, source_not_in, to, to_this_host,
     },
+    passage::{self, Chain},
 };
 use crate::network::Prefix;
 
@@ -26,6 +27,8 @@ pub struct HostRules<'a> {
     pub addresses: &'a [IpAddr],
     /// Published ports.
     pub forwards: &'a [Forward],
+    /// Chains of the host's own that would drop what is passed on.
+    pub closed: &'a [Chain],
 }
 
 impl HostRules<'_> {
@@ -36,6 +39,7 @@ impl HostRules<'_> {
         self.guard(&mut table);
         self.translation(&mut table);
         self.forward(&mut table);
+        table.commands.extend(passage::open(self.closed, self.interface));
         table.finish()
     }
 

@@ -3,6 +3,7 @@
 mod expression;
 mod host;
 mod namespace;
+pub mod passage;
 
 use serde_json::{Value, json};
 

@@ -12,7 +12,7 @@ use std::{path::Path, sync::Arc};
 pub(super) use self::{
     passt::{SOCKET, is_loopback, start as start_socket},
     process::Process,
-    veth::{Veth, order, remove},
+    veth::{Veth, closed_chains, order, remove},
 };
 use super::{Driver, NetworkError, plan::Plan};
 use crate::process::Namespaces;

@@ -11,7 +11,10 @@ use crate::{
         namespace,
         nft::{self, Place},
         plan::{LINK_PREFIX, LINK_PREFIX_V6, Link, Plan},
-        rules::{self, HostRules},
+        rules::{
+            self, HostRules,
+            passage::{self, Chain},
+        },
     },
     process::Namespaces,
 };
@@ -56,11 +59,11 @@ impl Veth {
         Ok(made)
     }
 
-    /// Makes the host's table.
+    /// Makes the host's table, and ways through these chains of the host's own.
     ///
     /// # Errors
     /// Where `nft` is missing, or refuses.
-    pub(crate) async fn open(&self, link: &Link, plan: &Plan) -> Result<(), NetworkError> {
+    pub(crate) async fn open(&self, link: &Link, plan: &Plan, closed: &[Chain]) -> Result<(), NetworkError> {
         let addresses: Vec<_> = link.addresses.iter().map(|(_, there)| *there).collect();
         let rules = HostRules {
             table: &link.name,
@@ -68,6 +71,7 @@ impl Veth {
             interfaces: OUR_INTERFACES,
             addresses: &addresses,
             forwards: &plan.forwards,
+            closed,
         };
         nft::apply(&rules.commands(), Place::Here).await?;
         crate::failpoint::reach("table-made");
@@ -109,6 +113,15 @@ async fn configure(links: &Links, link: &Link) -> io::Result<()> {
     links.bring_up(&link.name, None, None).await
 }
 
+/// Chains of the host's own firewall that would drop what is passed on for a VM.
+///
+/// # Errors
+/// Where `nft` is missing, or refuses.
+pub(crate) async fn closed_chains() -> Result<Vec<Chain>, NetworkError> {
+    let listed = nft::apply(&passage::list_chains(), Place::Here).await?;
+    Ok(passage::closed(&listed, OUR_INTERFACES))
+}
+
 /// The namespace's side.
 pub(crate) fn order(link: &Link) -> namespace::Uplink {
     namespace::Uplink {
@@ -117,8 +130,16 @@ pub(crate) fn order(link: &Link) -> namespace::Uplink {
     }
 }
 
-/// Removes a link and its table, whatever of them is there. The table first: one without a link is garbage.
+/// Removes a link, its table and its ways through the host's firewall, whatever of them is there. The link last, and
+/// before it the table: by it garbage is known.
 pub(crate) async fn remove(name: &str) {
+    if let Err(error) = close(name).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            link = name,
+            "rules of the firewall are left"
+        );
+    }
     if let Err(error) = nft::apply(&rules::remove(name), Place::Here).await {
         tracing::warn!(error = &error as &dyn std::error::Error, table = name, "a table is left");
     }
@@ -129,6 +150,18 @@ pub(crate) async fn remove(name: &str) {
     if let Err(error) = removed {
         tracing::warn!(%error, interface = name, "a network interface is left");
     }
+}
+
+/// Removes the ways through the host's firewall.
+async fn close(name: &str) -> Result<(), NetworkError> {
+    let chains = nft::apply(&passage::list_chains(), Place::Here).await?;
+    for chain in passage::candidates(&chains, OUR_INTERFACES) {
+        let rules = nft::apply(&chain.list(), Place::Here).await?;
+        if let Some(removal) = passage::close(&rules, name) {
+            nft::apply(&removal, Place::Here).await?;
+        }
+    }
+    Ok(())
 }
 
 fn prefix(address: IpAddr) -> u8 {
