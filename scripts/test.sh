@@ -42,6 +42,11 @@ firecracker_group=(
     vm_a_map_is_the_hosts_own_directory
     vm_clones_go_on_as_others_and_the_source_as_itself
     vm_timers_fire_when_they_are_due
+    vm_clones_draw_other_random_numbers
+    vm_what_is_written_meanwhile_is_whole_in_a_clone
+    vm_generations_go_on_from_one_another
+    vm_a_fork_goes_on_and_leaves_no_snapshot
+    root_vm_connections_end_and_new_ones_are_made
 )
 firecracker=${FCVM_FIRECRACKER:-$(command -v firecracker || true)}
 if [[ $tier == firecracker ]]; then

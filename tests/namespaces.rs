@@ -16,7 +16,7 @@ use fcvm::{
     network::{
         Allocation, Driver, Mode, Network, Others, PortRecord, Request, Reservations, Setting,
         allocate::allocate,
-        layout::{GATEWAY, GUEST, GUEST_V6, TAP},
+        layout::{GATEWAY, GUEST, GUEST_V6, ROOTLESS_GATEWAY, ROOTLESS_GATEWAY_V6, TAP},
         routes,
     },
     state::VmId,
@@ -169,9 +169,6 @@ fn both_ways(mode: Mode, driver: Driver) {
     serve(tcp, udp);
     // Out.
     for address in OUTSIDE {
-        if address.contains(':') && driver == Driver::Slirp4netns {
-            continue;
-        }
         let to = SocketAddr::new(address.parse().unwrap(), ECHO);
         let connect = || guest.inside(|| TcpStream::connect(to).unwrap());
         assert_eq!(answered(connect(), b"out"), b"out", "{to}");
@@ -226,7 +223,7 @@ fn root_slirp4netns_leads_both_ways() {
 }
 
 /// What the guest may connect to, and what it may not.
-fn isolation(mode: Mode) {
+fn isolation(mode: Mode, driver: Driver) {
     let Some(world) = world() else { return };
     let address = ["169.254.169.254", "192.0.2.80"];
     for address in address {
@@ -243,7 +240,7 @@ fn isolation(mode: Mode) {
     });
     // Nobody listens at the others, which are many.
     let forward_localhost = vec![open.to_string().parse().unwrap(), "1000-1099".parse().unwrap()];
-    let plugged = Plugged::new(&world, Request { forward_localhost, ..request(mode) });
+    let plugged = Plugged::new(&world, Request { forward_localhost, driver, ..request(mode) });
     let guest = plugged.guest();
     let connect = |to: SocketAddr| guest.inside(|| TcpStream::connect_timeout(&to, PATIENCE));
     assert_eq!(answered(connect(other).unwrap(), b"other"), b"other");
@@ -254,6 +251,15 @@ fn isolation(mode: Mode) {
     let gateway = |port| SocketAddr::new(GATEWAY.into(), port);
     assert_eq!(echo(connect(gateway(open)).unwrap(), b"open"), b"open");
     connect(gateway(closed)).unwrap_err();
+    // Nor where its uplink has it.
+    let closed6 = world.on_host(|| TcpListener::bind("[::1]:0").unwrap());
+    let port6 = closed6.local_addr().unwrap().port();
+    echo_tcp(closed6);
+    for uplink in [ROOTLESS_GATEWAY.into(), ROOTLESS_GATEWAY_V6.into()] {
+        let port = if IpAddr::is_ipv4(&uplink) { closed } else { port6 };
+        let connected = guest.inside(|| TcpStream::connect_timeout(&SocketAddr::new(uplink, port), PATIENCE));
+        connected.unwrap_err();
+    }
     // Also for a guest that believes that loopback is elsewhere.
     guest.shell(
         "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
@@ -276,7 +282,7 @@ fn isolation(mode: Mode) {
     assert_eq!(&first[..length], b"itself");
     // Another VM at the ports that it publishes for others, and nowhere else.
     let publish = vec!["8080:80".parse().unwrap(), "0.0.0.0:9000:80".parse().unwrap()];
-    let neighbour = Plugged::new(&world, Request { publish, ..request(mode) });
+    let neighbour = Plugged::new(&world, Request { publish, driver, ..request(mode) });
     let (tcp, udp) = neighbour
         .guest()
         .inside(|| (TcpListener::bind(("::", 80)).unwrap(), UdpSocket::bind(("::", 80)).unwrap()));
@@ -295,12 +301,17 @@ fn isolation(mode: Mode) {
 
 #[test]
 fn root_a_bridged_guest_gets_no_further_than_it_may() {
-    isolation(Mode::Bridged);
+    isolation(Mode::Bridged, Driver::Pasta);
 }
 
 #[test]
-fn root_a_rootless_guest_gets_no_further_than_it_may() {
-    isolation(Mode::Rootless);
+fn root_a_guest_gets_no_further_by_pasta_than_it_may() {
+    isolation(Mode::Rootless, Driver::Pasta);
+}
+
+#[test]
+fn root_a_guest_gets_no_further_by_slirp4netns_than_it_may() {
+    isolation(Mode::Rootless, Driver::Slirp4netns);
 }
 
 /// A question for a name's IPv4 addresses.

@@ -94,7 +94,7 @@ fn start(env: &TestEnv, name: &str, options: &[&str]) -> Output {
 /// What a kind of network has.
 struct Kind {
     options: &'static [&'static str],
-    /// IPv6, and the addresses of those who come from outside.
+    /// Ports at IPv6 addresses, the addresses of those who come from outside, and pings.
     is_whole: bool,
 }
 
@@ -110,22 +110,16 @@ fn both_ways(kind: &Kind) {
     start(&env, "web", &[kind.options, &ports, &more, v6].concat());
     // From the guest.
     let [far, far6] = OUTSIDE;
-    let (ping, six) = if kind.is_whole {
-        let six = format!(
-            "echo six | socat -t 100 - TCP6:[{far6}]:{ECHO}
-             echo datagram6 | socat -t 3 - UDP6:[{far6}]:{ECHO}
-             ping -c 1 -W 100 {far6} > /dev/null && echo pinged"
-        );
-        (format!("ping -c 1 -W 100 {far} > /dev/null && echo pinged"), six)
-    } else {
+    let ping = |address: &str| {
         // Pings of slirp4netns are for who may ping, which root in a namespace is not everywhere.
-        ("echo pinged".to_owned(), "printf 'six\\ndatagram6\\npinged\\n'".to_owned())
+        let pings = format!("ping -c 1 -W 100 {address} > /dev/null && ");
+        format!("{}echo pinged", if kind.is_whole { &pings } else { "" })
     };
     let script = format!(
         "set -e
          until nc 127.0.0.1 80 </dev/null 2> /dev/null; do :; done
          nslookup -type=a {NAME} | grep -c {far}
-         {ping}
+         {ping4}
          echo four | socat -t 100 - TCP4:{far}:{ECHO}
          echo named | socat -t 100 - TCP4:{NAME}:{ECHO}
          echo datagram | socat -t 3 - UDP4:{far}:{ECHO}
@@ -134,8 +128,12 @@ fn both_ways(kind: &Kind) {
          socat -u TCP4:{far}:{SOURCE} - | sha256sum
          head -c {big} /dev/zero | socat -t 300 - TCP4:{far}:{SINK}
          grep -c example.com /etc/resolv.conf
-         {six}",
-        big = scaled(BIG)
+         echo six | socat -t 100 - TCP6:[{far6}]:{ECHO}
+         echo datagram6 | socat -t 3 - UDP6:[{far6}]:{ECHO}
+         {ping6}",
+        big = scaled(BIG),
+        ping4 = ping(far),
+        ping6 = ping(far6),
     );
     let seen = exec(&env, "web", &script).ok();
     let zeros = sha256(vec![0; scaled(BIG)].as_slice());

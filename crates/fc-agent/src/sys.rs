@@ -311,3 +311,16 @@ pub(crate) fn reap() -> Option<(Pid, std::process::ExitStatus)> {
     let pid = Pid::from_raw(pid).filter(|_| pid > 0)?;
     Some((pid, std::os::unix::process::ExitStatusExt::from_raw(status)))
 }
+
+/// Closes a connection without a word to its other end, as of a machine that is gone. As root.
+#[cfg(test)]
+pub(crate) fn vanish(stream: std::net::TcpStream) {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).unwrap();
+    let option = (libc::IPPROTO_TCP, libc::TCP_REPAIR);
+    // SAFETY: the option is read from `length` bytes behind the pointer, which are a number that lives across the call.
+    let result =
+        unsafe { libc::setsockopt(stream.as_raw_fd(), option.0, option.1, (&raw const on).cast(), length) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    drop(stream);
+}

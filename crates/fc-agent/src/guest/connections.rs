@@ -1,13 +1,21 @@
 //! TCP connections that lead nowhere any more, since the guest goes on from a snapshot: ended, so that
-//! nobody waits for their other ends. By sock_diag(7), of which the structures are `linux/inet_diag.h`'s.
+//! nobody waits for their other ends. By sock_diag(7), of which the structures are `linux/inet_diag.h`'s. A kernel
+//! that does not end connections for others (without `CONFIG_INET_DIAG_DESTROY`, as those that Firecracker's makers
+//! test with) is [provoked](super::provocation) to ask their other ends.
 
 use std::{
     fs::File,
     io,
+    net::{IpAddr, SocketAddr},
     os::{fd::OwnedFd, unix::fs::FileExt as _},
 };
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, send, socket};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, send, socket},
+};
+
+use super::provocation::{Both, provoke};
 
 /// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY` of `linux/sock_diag.h`.
 const LIST: u16 = 20;
@@ -59,7 +67,7 @@ impl Connections {
         }) && !self.counts.is_empty()
     }
 
-    /// Ends all connections but those within the guest; how many.
+    /// Ends all connections but those within the guest; how many. They may end soon after.
     ///
     /// # Errors
     /// Where the kernel cannot end them.
@@ -72,13 +80,18 @@ impl Connections {
         for family in [AddressFamily::INET, AddressFamily::INET6] {
             let family = u8::try_from(family.as_raw()).map_err(io::Error::other)?;
             self.send(&request(family, LIST, DUMP, &[0; IDENTITY]))?;
-            for identity in listed(&mut answer, |answer| self.receive(answer))? {
-                self.send(&request(family, DESTROY, ACKNOWLEDGE, &identity))?;
+            let identities = listed(&mut answer, |answer| self.receive(answer))?;
+            for identity in &identities {
+                self.send(&request(family, DESTROY, ACKNOWLEDGE, identity))?;
                 let length = self.receive(&mut answer)?;
                 match messages(&answer[..length]).next().map(|(_, message)| code(message)) {
                     Some(0) => ended += 1,
                     // It has ended meanwhile.
-                    Some(error) if error == -rustix::io::Errno::NOENT.raw_os_error() => {}
+                    Some(error) if error == -Errno::NOENT.raw_os_error() => {}
+                    Some(error) if error == -Errno::OPNOTSUPP.raw_os_error() => {
+                        ended += provoke(identities.iter().map(ends))?;
+                        break;
+                    }
                     Some(error) => return Err(io::Error::from_raw_os_error(-error)),
                     None => return Err(io::ErrorKind::InvalidData.into()),
                 }
@@ -159,7 +172,24 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 /// The negative number of an error; 0 acknowledges.
 fn code(message: &[u8]) -> i32 {
     let number = message.get(HEADER..HEADER + 4).and_then(|bytes| bytes.try_into().ok());
-    number.map_or(-rustix::io::Errno::INVAL.raw_os_error(), i32::from_ne_bytes)
+    number.map_or(-Errno::INVAL.raw_os_error(), i32::from_ne_bytes)
+}
+
+/// The ends of a connection: the guest's, then the other. IPv4 is in the first quarter of an address, with nothing behind.
+fn ends(identity: &[u8; IDENTITY]) -> Both {
+    let port = |at: usize| u16::from_be_bytes([identity[at], identity[at + 1]]);
+    let address = |at: usize| {
+        let mut bytes = [0; ADDRESS];
+        bytes.copy_from_slice(&identity[at..at + ADDRESS]);
+        match bytes {
+            [a, b, c, d, rest @ ..] if rest == [0; 12] => IpAddr::from([a, b, c, d]),
+            _ => IpAddr::from(bytes).to_canonical(),
+        }
+    };
+    Both {
+        here: SocketAddr::new(address(SOURCE_AT), port(0)),
+        there: SocketAddr::new(address(SOURCE_AT + ADDRESS), port(2)),
+    }
 }
 
 /// Whether a connection does not leave the guest: both its ends have the same address.
@@ -197,6 +227,21 @@ mod tests {
         ] {
             assert_eq!(is_local(&identity(one, other)), local, "{one:?} {other:?}");
         }
+    }
+
+    #[test]
+    fn ends_are_read_as_the_kernel_writes_them() {
+        let mut four = identity(v4([10, 0, 2, 100]), v4([192, 0, 2, 1]));
+        four[..4].copy_from_slice(&[0x9c, 0x40, 0, 7]);
+        let read = ends(&four);
+        assert_eq!(
+            (read.here, read.there),
+            ("10.0.2.100:40000".parse().unwrap(), "192.0.2.1:7".parse().unwrap())
+        );
+        let mapped = |last| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 2, last];
+        assert_eq!(ends(&identity(mapped(1), mapped(2))).there, "10.0.2.2:0".parse().unwrap());
+        let six: std::net::Ipv6Addr = "2001:db8::1".parse().unwrap();
+        assert_eq!(ends(&identity([0xfd; 16], six.octets())).there.ip(), six);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod frozen;
 mod identity;
 mod interfaces;
 mod netlink;
+mod provocation;
 pub(crate) mod restored;
 mod settings;
 

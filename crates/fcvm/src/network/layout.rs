@@ -32,6 +32,8 @@ pub const ROOTLESS_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 254, 2);
 /// Bits of the network with both.
 pub const ROOTLESS_PREFIX: u8 = 24;
 /// The same for IPv6; slirp4netns has no other.
+pub const ROOTLESS_PREFIX_V6: u8 = 64;
+/// The namespace's address there.
 pub const ROOTLESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100);
 /// The router there.
 pub const ROOTLESS_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);

@@ -6,7 +6,10 @@ use fcvm_proto::{Address, Interface, Route};
 
 use super::{
     Driver, Egress, Facts, Mode, NetworkRecord, OUR_INTERFACES, PortRecord, Prefix, Protocol, Request,
-    layout::{GATEWAY, GATEWAY_V6, GUEST, GUEST_V6, LONG_PACKETS, PREFIX, PREFIX_V6, USUAL_PACKETS},
+    layout::{
+        GATEWAY, GATEWAY_V6, GUEST, GUEST_V6, LONG_PACKETS, PREFIX, PREFIX_V6, ROOTLESS_PREFIX_V6,
+        ROOTLESS_V6, USUAL_PACKETS,
+    },
     rules::Forward,
 };
 
@@ -61,10 +64,8 @@ pub const LINK_PREFIX_V6: u8 = 126;
 pub fn plan(request: &Request, record: &NetworkRecord, ports: &[PortRecord], host: Facts) -> Option<Plan> {
     let usual = if record.mode == Mode::Bridged { host.mtu.unwrap_or(USUAL_PACKETS) } else { LONG_PACKETS };
     let mtu = request.mtu.unwrap_or(usual);
-    // IPv6 has no shorter packets; and slirp4netns none that a namespace which passes them on could use.
-    let has_v6 = host.has_v6
-        && mtu >= LEAST_V6
-        && (record.mode, record.driver) != (Mode::Rootless, Some(Driver::Slirp4netns));
+    // IPv6 has no shorter packets.
+    let has_v6 = host.has_v6 && mtu >= LEAST_V6;
     let uplink = match (record.mode, record.driver, record.subnet) {
         (Mode::None, ..) => return None,
         (Mode::Bridged, _, Some(subnet)) => Uplink::Veth(link(subnet, has_v6)),
@@ -73,7 +74,14 @@ pub fn plan(request: &Request, record: &NetworkRecord, ports: &[PortRecord], hos
         (Mode::Rootless, Some(Driver::Passt), _) => Uplink::Socket,
         (Mode::Rootless, driver, _) => Uplink::Process(driver.unwrap_or(Driver::Pasta)),
     };
-    let forbidden = if record.mode == Mode::Bridged { vec![request.pool] } else { Vec::new() };
+    let forbidden = match uplink {
+        Uplink::Veth(_) => vec![request.pool],
+        // Where nobody is but the uplink's process: slirp4netns has the host's loopback there.
+        Uplink::Process(_) => {
+            vec![Prefix { address: ROOTLESS_V6.into(), length: ROOTLESS_PREFIX_V6 }]
+        }
+        Uplink::Socket => Vec::new(),
+    };
     Some(Plan { uplink, forwards: forwards(ports), mtu, has_v6, forbidden })
 }
 

@@ -256,10 +256,7 @@ fn order(request: &Request, plan: &Plan) -> Order {
     let listen = request.forward_localhost.iter().flat_map(|ports| ports.first..=ports.last);
     Order {
         gateways: plan.gateways(),
-        uplink: match &plan.uplink {
-            Uplink::Veth(link) => Some(uplink::order(link)),
-            Uplink::Process(_) | Uplink::Socket => None,
-        },
+        uplink: uplink::order(plan),
         listen: listen.collect(),
         ..Order::new(plan.mtu, rules.commands())
     }

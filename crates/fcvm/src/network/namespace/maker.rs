@@ -1,7 +1,9 @@
 //! The maker's side.
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::CString,
+    fs, io,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -52,10 +54,15 @@ fn work(socket: BorrowedFd<'_>) -> Result<(), String> {
     let (length, _) = messages::receive(socket, &mut buffer).map_err(told("order"))?.ok_or_else(gone)?;
     let order: Order = serde_json::from_slice(&buffer[..length]).map_err(|error| error.to_string())?;
     let namespaces = enter(&order).map_err(told("unshare"))?;
-    sandbox::make_tap(order.user).map_err(|errno| {
-        let error = io::Error::from(errno);
-        format!("make a tap by `/dev/net/tun`: {error}")
-    })?;
+    let mut taps = vec![TAP];
+    taps.extend(order.uplink.as_ref().and_then(|uplink| uplink.tap).map(|_| UPLINK));
+    for tap in taps {
+        let name = CString::new(tap).map_err(|error| error.to_string())?;
+        sandbox::make_tap(&name, order.user).map_err(|errno| {
+            let error = io::Error::from(errno);
+            format!("make a tap by `/dev/net/tun`: {error}")
+        })?;
+    }
     let borrowed: Vec<_> = namespaces.iter().map(AsFd::as_fd).collect();
     answer(socket, &Answer::Made, &borrowed)?;
     messages::receive(socket, &mut buffer).map_err(told("uplink"))?.ok_or_else(gone)?;
@@ -119,7 +126,7 @@ async fn furnish(order: &Order) -> Result<(), String> {
         for (address, prefix) in &uplink.addresses {
             links.add_address(UPLINK, *address, *prefix).await.map_err(step(UPLINK))?;
         }
-        links.bring_up(UPLINK, None, None).await.map_err(step(UPLINK))?;
+        links.bring_up(UPLINK, uplink.tap, None).await.map_err(step(UPLINK))?;
         for gateway in &uplink.gateways {
             links.add_default_route(*gateway).await.map_err(step("default route"))?;
         }

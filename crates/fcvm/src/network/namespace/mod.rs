@@ -56,7 +56,7 @@ pub(super) struct Order {
     pub(super) mtu: u16,
     /// The guest's gateway, by the addresses and the bits of its networks.
     pub(super) gateways: Vec<(IpAddr, u8)>,
-    /// Addresses of the uplink and its gateways, where the owner makes it.
+    /// Addresses of the uplink and its gateways, where it is not for a process to give them.
     pub(super) uplink: Option<Uplink>,
     /// nftables' commands.
     pub(super) rules: Value,
@@ -67,6 +67,8 @@ pub(super) struct Order {
 /// The uplink as it is to be in the namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Uplink {
+    /// A tap, which the maker makes, with packets of this length; else the owner makes the uplink.
+    pub(super) tap: Option<u16>,
     pub(super) addresses: Vec<(IpAddr, u8)>,
     pub(super) gateways: Vec<IpAddr>,
 }

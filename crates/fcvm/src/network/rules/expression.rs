@@ -95,6 +95,12 @@ pub(super) fn new() -> Value {
     compare("in", &json!({ "ct": { "key": "state" } }), json!(["new"]))
 }
 
+/// A part of a TCP connection that is not its beginning.
+pub(super) fn not_beginning() -> Value {
+    let flags = json!({ "payload": { "protocol": "tcp", "field": "flags" } });
+    compare("!=", &json!({ "&": [flags, { "|": ["syn", "ack"] }] }), "syn")
+}
+
 /// A part of nothing that is known.
 pub(super) fn invalid() -> Value {
     compare("in", &json!({ "ct": { "key": "state" } }), json!(["invalid"]))
@@ -141,6 +147,11 @@ pub(super) fn log(prefix: &str, group: u16) -> Value {
 /// Tells the sender that it is forbidden.
 pub(super) fn reject() -> Value {
     json!({ "reject": { "type": "icmpx", "expr": "admin-prohibited" } })
+}
+
+/// Tells the sender that there is no such TCP connection.
+pub(super) fn reset() -> Value {
+    json!({ "reject": { "type": "tcp reset" } })
 }
 
 /// Goes on with that chain.

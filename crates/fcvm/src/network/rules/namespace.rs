@@ -11,8 +11,8 @@ use super::{
     DSTNAT, FAMILY, FILTER, Forward, Hook, RAW, SRCNAT, Table,
     expression::{
         accept, beyond, destination, destination_in, destination_of, dnat, drop, element, established,
-        family_of, forwarded, from, icmp, invalid, jump, log, masquerade, new, not_from, port, ports,
-        redirect, reject, seldom, source_in, source_not_in, to,
+        family_of, forwarded, from, icmp, invalid, jump, log, masquerade, new, not_beginning, not_from, port,
+        ports, redirect, reject, reset, seldom, source_in, source_not_in, to,
     },
 };
 use crate::network::{
@@ -135,6 +135,8 @@ impl NamespaceRules<'_> {
         table.rule("forward", [invalid(), drop()]);
         table.rule("forward", [established(), accept()]);
         table.rule("forward", [from(UPLINK), to(TAP), forwarded(), accept()]);
+        // Of a connection that a clone's source had, or a guest's before: nobody beyond need answer this.
+        table.rule("forward", [from(TAP), to(UPLINK), not_beginning(), new(), reset()]);
         table.rule("forward", [from(TAP), to(UPLINK), jump("egress")]);
     }
 

@@ -12,9 +12,12 @@ use std::{path::Path, sync::Arc};
 pub(super) use self::{
     passt::{SOCKET, is_loopback, start as start_socket},
     process::Process,
-    veth::{Veth, closed_chains, order, remove},
+    veth::{Veth, closed_chains, remove},
 };
-use super::{Driver, NetworkError, plan::Plan};
+use super::{
+    Driver, NetworkError, namespace,
+    plan::{self, Plan},
+};
 use crate::process::Namespaces;
 
 /// Where a process finds the namespace that it is to connect.
@@ -26,6 +29,15 @@ pub(super) struct Place<'a> {
     pub(super) pid: u32,
     /// The VM's directory of sockets.
     pub(super) runtime_dir: &'a Path,
+}
+
+/// What the uplink is to be in the namespace, where that is not for its process to say.
+pub(super) fn order(plan: &Plan) -> Option<namespace::Uplink> {
+    match &plan.uplink {
+        plan::Uplink::Veth(link) => Some(veth::order(link)),
+        plan::Uplink::Process(Driver::Slirp4netns) => Some(slirp4netns::order(plan)),
+        plan::Uplink::Process(_) | plan::Uplink::Socket => None,
+    }
 }
 
 /// Starts the process of a rootless uplink, and waits until it leads somewhere.

@@ -15,7 +15,11 @@ use super::{Place, Process};
 use crate::{
     network::{
         NetworkError,
-        layout::{LONG_PACKETS, ROOTLESS, ROOTLESS_PREFIX, UPLINK},
+        layout::{
+            LONG_PACKETS, ROOTLESS, ROOTLESS_GATEWAY, ROOTLESS_GATEWAY_V6, ROOTLESS_PREFIX,
+            ROOTLESS_PREFIX_V6, ROOTLESS_V6, UPLINK,
+        },
+        namespace,
         plan::Plan,
         rules::Forward,
     },
@@ -53,8 +57,11 @@ pub(super) async fn start(plan: &Plan, place: &Place<'_>) -> Result<Process, Net
     let mut command = Command::new(PROGRAM);
     // It can tell the host's loopback apart, but then keeps answers to what came from there by UDP. The rules
     // of the namespace keep the guest from it.
-    command.args(["--configure", "--disable-dns"]);
-    command.arg(format!("--mtu={}", plan.mtu.min(LONG_PACKETS)));
+    command.arg("--disable-dns");
+    if plan.has_v6 {
+        command.arg("--enable-ipv6");
+    }
+    command.arg(format!("--mtu={}", mtu(plan)));
     command.arg(format!("--cidr={}/{ROOTLESS_PREFIX}", network()));
     command.arg(format!("--ready-fd={READY}"));
     command.arg("--api-socket").arg(&socket);
@@ -72,6 +79,22 @@ pub(super) async fn start(plan: &Plan, place: &Place<'_>) -> Result<Process, Net
         publish(&socket, forward).await?;
     }
     Ok(process)
+}
+
+/// The tap that it opens. It could give this an address itself, but of IPv6 only tells as a router does, which a
+/// namespace that passes packets on does not listen to.
+pub(super) fn order(plan: &Plan) -> namespace::Uplink {
+    let mut addresses = vec![(ROOTLESS.into(), ROOTLESS_PREFIX)];
+    let mut gateways = vec![ROOTLESS_GATEWAY.into()];
+    if plan.has_v6 {
+        addresses.push((ROOTLESS_V6.into(), ROOTLESS_PREFIX_V6));
+        gateways.push(ROOTLESS_GATEWAY_V6.into());
+    }
+    namespace::Uplink { tap: Some(mtu(plan)), addresses, gateways }
+}
+
+fn mtu(plan: &Plan) -> u16 {
+    plan.mtu.min(LONG_PACKETS)
 }
 
 /// The network with our address on it.

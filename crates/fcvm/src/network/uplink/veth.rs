@@ -125,6 +125,7 @@ pub(crate) async fn closed_chains() -> Result<Vec<Chain>, NetworkError> {
 /// The namespace's side.
 pub(crate) fn order(link: &Link) -> namespace::Uplink {
     namespace::Uplink {
+        tap: None,
         addresses: link.addresses.iter().map(|(_, there)| (*there, prefix(*there))).collect(),
         gateways: link.addresses.iter().map(|(here, _)| *here).collect(),
     }

@@ -28,8 +28,8 @@ pub(super) struct Tap {
 ///
 /// # Errors
 /// Where there is no device for it, or this user may not.
-pub fn make_tap(owner: u32) -> Result<(), Errno> {
-    make(&Tap { name: NAME.to_owned(), owner })
+pub fn make_tap(name: &CStr, owner: u32) -> Result<(), Errno> {
+    make(&Tap { name: name.to_owned(), owner })
 }
 
 /// Makes it, and brings it up; of one that is there only the owner changes.
