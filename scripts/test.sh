@@ -47,6 +47,8 @@ firecracker_group=(
     vm_generations_go_on_from_one_another
     vm_a_fork_goes_on_and_leaves_no_snapshot
     root_vm_connections_end_and_new_ones_are_made
+    faults::vm_clones_end_with_who_serves_them
+    volumes::vm_what_was_open_is_open_in_clones
 )
 firecracker=${FCVM_FIRECRACKER:-$(command -v firecracker || true)}
 if [[ $tier == firecracker ]]; then
