@@ -52,7 +52,7 @@ if [[ $purpose == test ]]; then
     need docker-registry command -v docker-registry
     need iperf3 command -v iperf3
     need iproute2 command -v ip
-    need iptables command -v iptables
+    need iptables command -v iptables-nft
     need podman command -v podman
     need runc command -v runc
     need skopeo command -v skopeo

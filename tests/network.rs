@@ -238,15 +238,15 @@ fn root_vm_what_a_killed_process_left_of_its_network_is_removed() {
 const FORBIDDEN: &str = "198.51.100.99";
 
 /// What Docker makes of a host, with a rule of the administrator's.
-const CLOSED: &str = "iptables -P FORWARD DROP
-    iptables -N DOCKER-USER
-    iptables -A FORWARD -j DOCKER-USER
-    iptables -A FORWARD -d 198.51.100.99 -j DROP
-    ip6tables -P FORWARD DROP";
+const CLOSED: &str = "iptables-nft -P FORWARD DROP
+    iptables-nft -N DOCKER-USER
+    iptables-nft -A FORWARD -j DOCKER-USER
+    iptables-nft -A FORWARD -d 198.51.100.99 -j DROP
+    ip6tables-nft -P FORWARD DROP";
 
 #[test]
 fn root_vm_a_firewall_that_passes_nothing_on_lets_vms_through_and_is_as_it_was() {
-    if !needs_programs(&["iptables"]) {
+    if !needs_programs(&["iptables-nft"]) {
         return;
     }
     let Some((world, env)) = world_for_vms() else { return };
@@ -266,7 +266,7 @@ fn root_vm_a_firewall_that_passes_nothing_on_lets_vms_through_and_is_as_it_was()
         assert_eq!(echo(world.outside(|| TcpStream::connect(to).unwrap()), b"outside"), b"outside");
     }
     // Those who made the table understand it still.
-    let seen = world.shell("iptables -S FORWARD");
+    let seen = world.shell("iptables-nft -S FORWARD");
     assert!(seen.contains("-A FORWARD -i fcvm-") && seen.contains("-A FORWARD -o fcvm-"), "{seen}");
     fcvm(&env, &["rm", "-f", "web"]).assert_code(0);
     assert_eq!(rules(), before);
