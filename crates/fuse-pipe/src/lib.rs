@@ -21,5 +21,8 @@ pub mod client;
 pub mod hello;
 pub mod passthrough;
 pub mod server;
+mod spin;
 pub mod stream;
 mod sys;
+
+pub use spin::Spin;

@@ -14,7 +14,8 @@ use std::{
 };
 
 use fuse_pipe::{
-    client::{Access, Audience, Client, ClientError, Ended, Mounted, Options, Permissions, Spin},
+    Spin,
+    client::{Access, Audience, Client, ClientError, Ended, Mounted, Options, Permissions},
     hello::{Hello, HelloError, Status, Welcome},
     stream::Stream,
 };

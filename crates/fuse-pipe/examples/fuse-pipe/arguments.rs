@@ -3,7 +3,7 @@
 use std::{num::NonZero, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use fuse_pipe::{client, client::Spin, passthrough};
+use fuse_pipe::{Spin, client, passthrough};
 
 /// Show a directory elsewhere, by FUSE over Unix sockets
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) mount: Mounting,
     #[command(flatten)]
+    pub(crate) waiting: Waiting,
+    #[command(flatten)]
     pub(crate) access: Access,
 }
 
@@ -36,6 +38,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         serve: Serving,
         #[command(flatten)]
+        waiting: Waiting,
+        #[command(flatten)]
         access: Access,
     },
     /// Mount what a socket's server has
@@ -46,6 +50,8 @@ pub(crate) enum Command {
         mountpoint: PathBuf,
         #[command(flatten)]
         mount: Mounting,
+        #[command(flatten)]
+        waiting: Waiting,
         #[command(flatten)]
         access: Access,
     },
@@ -65,9 +71,24 @@ pub(crate) struct Mounting {
     /// Connections to the server, and pairs of threads
     #[arg(long, default_value = "2")]
     pub(crate) lanes: NonZero<u16>,
+}
+
+/// How either end waits.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Waiting {
     /// How long a thread looks for more before it sleeps, in microseconds [default: the library's]
     #[arg(long)]
     spin: Option<u64>,
+}
+
+impl Waiting {
+    pub(crate) fn spin(self) -> Spin {
+        match self.spin {
+            None => Spin::default(),
+            Some(0) => Spin::Never,
+            Some(limit) => Spin::UpTo(Duration::from_micros(limit)),
+        }
+    }
 }
 
 /// Whether anything may be changed.
@@ -105,19 +126,14 @@ impl Serving {
 }
 
 impl Mounting {
-    pub(crate) fn options(self, access: Access) -> client::Options {
+    pub(crate) fn options(self, access: Access, waiting: Waiting) -> client::Options {
         let audience = if rustix::process::geteuid().is_root() {
             client::Audience::Everyone
         } else {
             client::Audience::Owner
         };
-        let spin = match self.spin {
-            None => Spin::default(),
-            Some(0) => Spin::Never,
-            Some(limit) => Spin::UpTo(Duration::from_micros(limit)),
-        };
         let access = if access.ro { client::Access::ReadOnly } else { client::Access::ReadWrite };
-        client::Options { audience, access, spin, ..client::Options::default() }
+        client::Options { audience, access, spin: waiting.spin(), ..client::Options::default() }
     }
 }
 

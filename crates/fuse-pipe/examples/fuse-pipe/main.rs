@@ -22,6 +22,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use fuse_pipe::{
+    Spin,
     client::{self, Client, Ended},
     passthrough::{self, Passthrough},
     server::Server,
@@ -45,23 +46,24 @@ fn run(arguments: Arguments) -> Result<()> {
     // From here on they end nothing by themselves.
     let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("failed to take signals")?;
     match arguments.command {
-        Some(Command::Serve { directory, socket, serve, access }) => {
-            listen(&directory, &socket, serve.options(access), signals)
+        Some(Command::Serve { directory, socket, serve, waiting, access }) => {
+            listen(&directory, &socket, serve.options(access), waiting.spin(), signals)
         }
-        Some(Command::Mount { socket, mountpoint, mount, access }) => {
+        Some(Command::Mount { socket, mountpoint, mount, waiting, access }) => {
             let connect = |_| -> Result<Stream> {
                 let stream = UnixStream::connect(&socket)
                     .with_context(|| format!("failed to connect to `{}`", socket.display()))?;
                 Ok(Stream::new(stream)?)
             };
             let streams = (0..mount.lanes.get()).map(connect).collect::<Result<_>>()?;
-            hold(&mountpoint, streams, &mount.options(access), signals)
+            hold(&mountpoint, streams, &mount.options(access, waiting), signals)
         }
         None => {
             let (Some(directory), Some(mountpoint)) = (arguments.directory, arguments.mountpoint) else {
                 bail!("a directory and a mountpoint are needed");
             };
-            let server = server(&directory, arguments.serve.options(arguments.access))?;
+            let options = arguments.serve.options(arguments.access);
+            let server = server(&directory, options, arguments.waiting.spin())?;
             let connect = |_| -> Result<Stream> {
                 let (ours, theirs) = UnixStream::pair()?;
                 let (server, theirs) = (server.clone(), Stream::new(theirs)?);
@@ -69,14 +71,15 @@ fn run(arguments: Arguments) -> Result<()> {
                 Ok(Stream::new(ours)?)
             };
             let streams = (0..arguments.mount.lanes.get()).map(connect).collect::<Result<_>>()?;
-            hold(&mountpoint, streams, &arguments.mount.options(arguments.access), signals)
+            hold(&mountpoint, streams, &arguments.mount.options(arguments.access, arguments.waiting), signals)
         }
     }
 }
 
-fn server(directory: &Path, options: passthrough::Options) -> Result<Server> {
+fn server(directory: &Path, options: passthrough::Options, spin: Spin) -> Result<Server> {
     let files = Passthrough::new(directory, options);
-    Ok(Server::new(files.with_context(|| format!("failed to serve `{}`", directory.display()))?))
+    let files = files.with_context(|| format!("failed to serve `{}`", directory.display()))?;
+    Ok(Server::new(files).with_spin(spin))
 }
 
 /// Serves all who connect, until a signal comes.
@@ -84,14 +87,15 @@ fn listen(
     directory: &Path,
     socket: &Path,
     options: passthrough::Options,
+    spin: Spin,
     mut signals: Signals,
 ) -> Result<()> {
     // Each client gets a server of its own; whether there can be one is seen before there is a client.
-    server(directory, options)?;
+    server(directory, options, spin)?;
     let listener =
         UnixListener::bind(socket).with_context(|| format!("failed to listen at `{}`", socket.display()))?;
     let directory = directory.to_owned();
-    thread::spawn(move || listener::serve_all(&listener, move || server(&directory, options)));
+    thread::spawn(move || listener::serve_all(&listener, move || server(&directory, options, spin)));
     signals.forever().next();
     fs::remove_file(socket).with_context(|| format!("failed to remove `{}`", socket.display()))
 }

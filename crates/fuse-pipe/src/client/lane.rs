@@ -26,10 +26,12 @@ use super::{
     ended::Ended,
     frames::{Frame, Frames},
     owed::Owed,
-    shared::{Counters, Shared, Waiter},
-    spin::{Spin, Spinner, Wake},
+    shared::{Counters, Shared, Waiter, Wake},
 };
-use crate::stream::Stream;
+use crate::{
+    spin::{Spin, Spinner},
+    stream::Stream,
+};
 
 /// One descriptor, one stream at a time.
 #[derive(Debug)]
@@ -152,7 +154,7 @@ impl Lane {
             Err(errno) => return failed(errno),
         };
         let mut stream = self.stream();
-        let (counters, mut spinner) = (self.counters(shared), Spinner::new(self.spin, shared.cpus.as_ref()));
+        let (counters, mut spinner) = (self.counters(shared), Spinner::new(self.spin));
         let mut buffer = vec![0; self.largest];
         while !shared.has_ended() {
             if shared.gate.is_shut() {
@@ -161,7 +163,7 @@ impl Lane {
                 continue;
             }
             let look = |buffer: &mut [u8]| self.device.try_read(buffer);
-            let request = spinner.obtain(counters, &mut buffer[..], look, |buffer| {
+            let request = spinner.obtain(&counters.spins, &mut buffer[..], look, |buffer| {
                 // Under load there is something: then there is nothing to wait for.
                 match look(buffer)? {
                     None => waiter.wait_for(|| look(buffer)),
@@ -224,7 +226,7 @@ impl Lane {
             Ok(waiter) => waiter,
             Err(errno) => return self.broke(errno),
         };
-        let (counters, mut spinner) = (self.counters(shared), Spinner::new(self.spin, shared.cpus.as_ref()));
+        let (counters, mut spinner) = (self.counters(shared), Spinner::new(self.spin));
         let mut frames = Frames::new();
         while !shared.has_ended() {
             let room = frames.room();
@@ -233,7 +235,7 @@ impl Lane {
                 None => stream.wait_and_read(room).map(Some),
                 Some(waiter) => waiter.wait_for(|| look(room)),
             };
-            match spinner.obtain(counters, room, look, wait) {
+            match spinner.obtain(&counters.spins, room, look, wait) {
                 Ok(Some(0)) => return Ended::Closed { lane: self.number },
                 Ok(Some(read)) => frames.filled(read),
                 Ok(None) => return Ended::Unmounted,

@@ -24,7 +24,6 @@
 //! The kernel would give the first request, INIT, to any lane, and takes its answer on any. Lane 0 begins
 //! alone, so that the server need not care: before INIT is answered there is no other request.
 
-mod cpus;
 mod device;
 mod ended;
 mod error;
@@ -37,7 +36,6 @@ mod notify;
 mod options;
 mod owed;
 mod shared;
-mod spin;
 
 use std::{
     path::Path,
@@ -50,7 +48,6 @@ pub use ended::Ended;
 pub use error::{ClientError, MountError};
 pub use options::{Access, Audience, Options, Permissions};
 pub use shared::LaneStatistics;
-pub use spin::Spin;
 
 use self::{
     device::Device,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::spin::Spin;
+use crate::spin::Spin;
 
 /// How a mount is to be.
 #[derive(Debug, Clone)]

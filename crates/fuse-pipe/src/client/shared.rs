@@ -16,7 +16,8 @@ use rustix::{
     io::{Errno, write},
 };
 
-use super::{cpus::Cpus, ended::Ended, gate::Gate, notify::Notifications, spin::Wake};
+use super::{ended::Ended, gate::Gate, notify::Notifications};
+use crate::spin::Spins;
 
 /// How far a mount is; it never goes back.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,15 @@ pub(super) enum Progress {
     /// It has.
     Serving,
     Ended(Ended),
+}
+
+/// Why a thread woke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// There may be something.
+    Ready,
+    /// The mount has ended.
+    Stop,
 }
 
 #[derive(Debug)]
@@ -40,8 +50,6 @@ pub(super) struct Shared {
     abort: Option<File>,
     pub(super) notifications: Notifications,
     pub(super) gate: Gate,
-    /// `None` where nothing is known of them.
-    pub(super) cpus: Option<Cpus>,
     pub(super) counters: Vec<Counters>,
 }
 
@@ -55,7 +63,6 @@ impl Shared {
             abort,
             notifications: Notifications::default(),
             gate: Gate::new()?,
-            cpus: Cpus::new(),
             counters: (0..lanes).map(|_| Counters::default()).collect(),
         })
     }
@@ -219,8 +226,7 @@ pub(super) struct Counters {
     pub(super) request_bytes: AtomicU64,
     pub(super) replies: AtomicU64,
     pub(super) reply_bytes: AtomicU64,
-    pub(super) spins_hit: AtomicU64,
-    pub(super) spins_missed: AtomicU64,
+    pub(super) spins: Spins,
 }
 
 impl Counters {
@@ -234,8 +240,8 @@ impl Counters {
             request_bytes: self.request_bytes.load(Relaxed),
             replies: self.replies.load(Relaxed),
             reply_bytes: self.reply_bytes.load(Relaxed),
-            spins_hit: self.spins_hit.load(Relaxed),
-            spins_missed: self.spins_missed.load(Relaxed),
+            spins_hit: self.spins.hit(),
+            spins_missed: self.spins.missed(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A lane: frames in, frames out.
 
 use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Write as _},
     mem,
     sync::{Arc, Mutex, PoisonError, TryLockError},
     thread::{self, Scope},
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     abi::InHeader,
     passthrough::{Passthrough, Wait},
+    spin::{Spin, Spinner, Spins},
     stream::Stream,
 };
 
@@ -53,11 +54,13 @@ struct Incoming {
     /// How far there is something.
     end: usize,
     ended: bool,
+    /// Of whoever leads.
+    spinner: Spinner,
 }
 
 impl Lane {
-    pub(super) fn new(stream: Stream, number: u64, counters: Arc<Counters>) -> io::Result<Self> {
-        let (incoming, relief) = (Mutex::new(Incoming::new()), Relief::new(&stream)?);
+    pub(super) fn new(stream: Stream, number: u64, spin: Spin, counters: Arc<Counters>) -> io::Result<Self> {
+        let (incoming, relief) = (Mutex::new(Incoming::new(spin)), Relief::new(&stream)?);
         Ok(Self { stream, number, counters, incoming, relief, outgoing: Mutex::default() })
     }
 
@@ -121,7 +124,7 @@ impl Lane {
         if incoming.is_empty() {
             self.relief.rest(&self.stream)?;
         }
-        let length = incoming.take(&self.stream, frame)?;
+        let length = incoming.take(&self.stream, frame, &self.counters.spins)?;
         let more = length.is_none() || !incoming.is_empty();
         // Whoever is woken finds that nobody leads.
         drop(incoming);
@@ -174,8 +177,9 @@ impl Drop for CloseUnlessDone<'_> {
 }
 
 impl Incoming {
-    fn new() -> Self {
-        Self { bytes: vec![0; AHEAD].into(), start: 0, end: 0, ended: false }
+    fn new(spin: Spin) -> Self {
+        let spinner = Spinner::new(spin);
+        Self { bytes: vec![0; AHEAD].into(), start: 0, end: 0, ended: false, spinner }
     }
 
     fn is_empty(&self) -> bool {
@@ -184,8 +188,8 @@ impl Incoming {
 
     /// The next whole frame, at the beginning of `frame`: its length, `None` at the stream's end. What of a large
     /// one has not been read ahead goes where it is wanted at once.
-    fn take(&mut self, stream: &Stream, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
-        if self.ended || !self.want_header(stream)? {
+    fn take(&mut self, stream: &Stream, frame: &mut Vec<u8>, spins: &Spins) -> io::Result<Option<usize>> {
+        if self.ended || !self.want_header(stream, spins)? {
             return Ok(None);
         }
         let length = &self.bytes[self.start..self.start + 4];
@@ -200,7 +204,7 @@ impl Incoming {
         frame[..have].copy_from_slice(&self.bytes[self.start..self.start + have]);
         self.start += have;
         while have < length {
-            have += match read(stream, &mut frame[have..length])? {
+            have += match read(stream.wait_and_read(&mut frame[have..length]))? {
                 0 => {
                     self.ended = true;
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -212,11 +216,14 @@ impl Incoming {
     }
 
     /// Reads until there is a header; `false` where the stream ends before it begins.
-    fn want_header(&mut self, stream: &Stream) -> io::Result<bool> {
+    fn want_header(&mut self, stream: &Stream, spins: &Spins) -> io::Result<bool> {
         while self.end - self.start < size_of::<InHeader>() {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
-            let read = read(stream, &mut self.bytes[self.end..])?;
+            let look = |room: &mut [u8]| stream.try_read(room);
+            let wait = |room: &mut [u8]| stream.wait_and_read(room).map(Some);
+            let room = &mut self.bytes[self.end..];
+            let read = read(self.spinner.obtain(spins, room, look, wait).map(Option::unwrap_or_default))?;
             self.end += read;
             if read == 0 {
                 self.ended = true;
@@ -227,14 +234,11 @@ impl Incoming {
     }
 }
 
-/// What there is; 0 at the end.
-fn read(mut stream: &Stream, to: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match stream.read(to) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Of a client that was killed.
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(0),
-            read => return read,
-        }
+/// What was read; 0 at the end.
+fn read(result: Result<usize, Errno>) -> io::Result<usize> {
+    match result {
+        // Of a client that was killed.
+        Err(Errno::CONNRESET) => Ok(0),
+        read => Ok(read?),
     }
 }

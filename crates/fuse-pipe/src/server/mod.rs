@@ -35,6 +35,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     hello::{Hello, HelloError, Status, Welcome},
     passthrough::{Passthrough, State, Watching},
+    spin::Spin,
     stream::Stream,
 };
 
@@ -73,6 +74,7 @@ pub fn raise_file_limit() -> io::Result<Option<u64>> {
 pub struct Server {
     files: Arc<Passthrough>,
     workers: NonZero<usize>,
+    spin: Spin,
     lanes: Arc<Mutex<Lanes>>,
     counters: Arc<statistics::Counters>,
 }
@@ -90,13 +92,25 @@ impl Server {
     /// Serves this file system.
     #[must_use]
     pub fn new(files: Passthrough) -> Self {
-        Self { files: Arc::new(files), workers: WORKERS, lanes: Arc::default(), counters: Arc::default() }
+        Self {
+            files: Arc::new(files),
+            workers: WORKERS,
+            spin: Spin::default(),
+            lanes: Arc::default(),
+            counters: Arc::default(),
+        }
     }
 
     /// With so many workers for each lane.
     #[must_use]
     pub fn with_workers(self, workers: NonZero<usize>) -> Self {
         Self { workers, ..self }
+    }
+
+    /// Whether a lane's worker looks again for a while before it sleeps.
+    #[must_use]
+    pub fn with_spin(self, spin: Spin) -> Self {
+        Self { spin, ..self }
     }
 
     /// What it has done since it was made, and has at the moment.
@@ -141,7 +155,7 @@ impl Server {
             lanes.last += 1;
             lanes.last
         };
-        let lane = lane::Lane::new(stream, number, Arc::clone(&self.counters));
+        let lane = lane::Lane::new(stream, number, self.spin, Arc::clone(&self.counters));
         let result = lane.and_then(|lane| self.answer_lane(&lane, number));
         let mut lanes = self.lanes();
         lanes.open -= 1;

@@ -5,7 +5,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::abi::{InHeader, OutHeader};
+use crate::{
+    abi::{InHeader, OutHeader},
+    spin::Spins,
+};
 
 /// Operations have lower numbers than this; the others count as 0, which is none.
 const OPERATIONS: usize = 64;
@@ -32,6 +35,10 @@ pub struct Statistics {
     pub lock_owners: usize,
     /// Requests that wait for a lock.
     pub lock_waits: usize,
+    /// How often looking again spared a worker its sleep.
+    pub spins_hit: u64,
+    /// How often it did not.
+    pub spins_missed: u64,
 }
 
 #[derive(Debug)]
@@ -40,6 +47,7 @@ pub(super) struct Counters {
     read: AtomicU64,
     written: AtomicU64,
     errors: AtomicU64,
+    pub(super) spins: Spins,
 }
 
 impl Default for Counters {
@@ -49,6 +57,7 @@ impl Default for Counters {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            spins: Spins::default(),
         }
     }
 }
@@ -86,6 +95,8 @@ impl Counters {
             read: self.read.load(Relaxed),
             written: self.written.load(Relaxed),
             errors: self.errors.load(Relaxed),
+            spins_hit: self.spins.hit(),
+            spins_missed: self.spins.missed(),
             ..Statistics::default()
         }
     }

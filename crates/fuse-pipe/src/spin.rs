@@ -1,8 +1,8 @@
 //! Looking again for a while, before a thread sleeps.
 //!
 //! On short requests waking a CPU costs more than all the rest: some 30 to 60 µs, most of them in a
-//! virtual machine, twice for each request here and twice at the server. A thread that looks again and
-//! again instead keeps its CPU awake, and answers at once. It does that only where it pays:
+//! virtual machine, and that at each thread that a request passes. A thread that looks again and again
+//! instead keeps its CPU awake, and answers at once. It does that only where it pays:
 //!
 //! ```text
 //!   budget 0 ----- eight short waits in a row -----> budget = limit
@@ -11,13 +11,17 @@
 //! ```
 //! - A look that finds something before the budget is used up is a hit, else a miss; each miss halves the
 //!   budget. Without one the thread sleeps at once, so that an idle mount uses no CPU.
-//! - It stops as soon as a thread waits for a CPU. Then none is idle, and to wake on one that is busy costs
-//!   little anyway.
+//! - Between two looks it leaves the CPU to whoever waits for it. Where that is a thread that looks, too, or
+//!   that answers what is waited for, it is back soon. Where it comes back late somebody has other work for
+//!   the CPU: then none is idle, and to wake on one that is busy costs little anyway. That is a miss, too.
 //! - Who was woken for nothing sleeps again at once: another lane was faster.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
-use super::{cpus::Cpus, shared::Counters};
+use rustix::thread::sched_yield;
 
 /// How long a thread may look again before it sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +34,7 @@ pub enum Spin {
 
 impl Default for Spin {
     fn default() -> Self {
-        Self::UpTo(Duration::from_micros(50))
+        Self::UpTo(Duration::from_micros(100))
     }
 }
 
@@ -39,30 +43,47 @@ const SHORT_WAITS: u8 = 8;
 /// A budget below this part of the limit is none.
 const SMALLEST: u32 = 8;
 
-/// What one thread has learned.
+/// How often it paid, and how often not.
+#[derive(Debug, Default)]
+pub(crate) struct Spins {
+    hit: AtomicU64,
+    missed: AtomicU64,
+}
+
+impl Spins {
+    /// Hits.
+    pub(crate) fn hit(&self) -> u64 {
+        self.hit.load(Relaxed)
+    }
+
+    /// Misses.
+    pub(crate) fn missed(&self) -> u64 {
+        self.missed.load(Relaxed)
+    }
+}
+
+/// What one has learned who waits again and again.
 #[derive(Debug)]
-pub(super) struct Spinner<'a> {
+pub(crate) struct Spinner {
     limit: Duration,
     budget: Duration,
     short_waits: u8,
-    cpus: Option<&'a Cpus>,
 }
 
-impl<'a> Spinner<'a> {
-    /// It never spins where nothing is known of the CPUs.
-    pub(super) fn new(spin: Spin, cpus: Option<&'a Cpus>) -> Self {
+impl Spinner {
+    pub(crate) fn new(spin: Spin) -> Self {
         let limit = match spin {
-            Spin::UpTo(limit) if cpus.is_some() => limit,
-            Spin::UpTo(_) | Spin::Never => Duration::ZERO,
+            Spin::UpTo(limit) => limit,
+            Spin::Never => Duration::ZERO,
         };
-        Self { limit, budget: Duration::ZERO, short_waits: 0, cpus }
+        Self { limit, budget: Duration::ZERO, short_waits: 0 }
     }
 
     /// What `look` finds: at once, after some more looks, or else what `wait` waits for; `None` where that says
     /// that there is nothing to wait for any more. Both put it into `place`.
-    pub(super) fn obtain<P: ?Sized, T, E>(
+    pub(crate) fn obtain<P: ?Sized, T, E>(
         &mut self,
-        counters: &Counters,
+        spins: &Spins,
         place: &mut P,
         mut look: impl FnMut(&mut P) -> Result<Option<T>, E>,
         wait: impl FnOnce(&mut P) -> Result<Option<T>, E>,
@@ -71,15 +92,21 @@ impl<'a> Spinner<'a> {
             match self.spin(place, &mut look)? {
                 Looked::AtOnce(found) => return Ok(Some(found)),
                 Looked::Hit(found) => {
-                    Counters::add(&counters.spins_hit, 1);
+                    spins.hit.fetch_add(1, Relaxed);
                     self.hit();
                     return Ok(Some(found));
                 }
                 Looked::Missed => {
-                    Counters::add(&counters.spins_missed, 1);
+                    spins.missed.fetch_add(1, Relaxed);
                     self.missed();
                 }
-                Looked::NoCpu => {}
+                Looked::NoCpu(found) => {
+                    spins.missed.fetch_add(1, Relaxed);
+                    self.missed();
+                    if found.is_some() {
+                        return Ok(found);
+                    }
+                }
             }
         }
         let asleep = Instant::now();
@@ -99,13 +126,18 @@ impl<'a> Spinner<'a> {
             return Ok(Looked::AtOnce(found));
         }
         let start = Instant::now();
-        while start.elapsed() < self.budget {
-            if !self.cpus.is_some_and(Cpus::suffice) {
-                return Ok(Looked::NoCpu);
+        let mut before = start;
+        while before - start < self.budget {
+            sched_yield();
+            let found = look(place)?;
+            let now = Instant::now();
+            if now - before > self.limit {
+                return Ok(Looked::NoCpu(found));
             }
-            if let Some(found) = look(place)? {
+            if let Some(found) = found {
                 return Ok(Looked::Hit(found));
             }
+            before = now;
         }
         Ok(Looked::Missed)
     }
@@ -121,9 +153,10 @@ impl<'a> Spinner<'a> {
         }
     }
 
-    /// The time includes the waking, which looking would have spared: hence twice the limit.
+    /// The time includes the waking of this thread and of others, which looking would have spared: hence four times the
+    /// limit.
     fn slept(&mut self, time: Duration) {
-        if !self.budget.is_zero() || time > self.limit * 2 {
+        if !self.budget.is_zero() || time > self.limit * 4 {
             self.short_waits = 0;
             return;
         }
@@ -140,27 +173,18 @@ enum Looked<T> {
     AtOnce(T),
     Hit(T),
     Missed,
-    /// Somebody else wants the CPU: that says nothing of how soon something comes.
-    NoCpu,
-}
-
-/// Why a thread woke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wake {
-    /// There may be something.
-    Ready,
-    /// The mount has ended.
-    Stop,
+    /// Somebody else wanted the CPU, and had it for long; there may be something by now.
+    NoCpu(Option<T>),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMIT: Duration = Duration::from_micros(64);
+    const LIMIT: Duration = Duration::from_secs(64);
 
-    fn earned(cpus: &Cpus) -> Spinner<'_> {
-        let mut spinner = Spinner::new(Spin::UpTo(LIMIT), Some(cpus));
+    fn earned() -> Spinner {
+        let mut spinner = Spinner::new(Spin::UpTo(LIMIT));
         for _ in 0..SHORT_WAITS {
             assert_eq!(spinner.budget, Duration::ZERO);
             spinner.slept(LIMIT);
@@ -170,8 +194,7 @@ mod tests {
 
     #[test]
     fn short_waits_in_a_row_earn_the_budget_and_misses_lose_it() {
-        let cpus = Cpus::unlimited();
-        let mut spinner = earned(&cpus);
+        let mut spinner = earned();
         assert_eq!(spinner.budget, LIMIT);
         spinner.missed();
         assert_eq!(spinner.budget, LIMIT / 2);
@@ -183,9 +206,8 @@ mod tests {
 
     #[test]
     fn a_long_wait_starts_the_count_anew() {
-        let cpus = Cpus::unlimited();
-        let mut spinner = Spinner::new(Spin::UpTo(LIMIT), Some(&cpus));
-        for wait in [LIMIT; 7].into_iter().chain([LIMIT * 3]).chain([LIMIT; 7]) {
+        let mut spinner = Spinner::new(Spin::UpTo(LIMIT));
+        for wait in [LIMIT; 7].into_iter().chain([LIMIT * 5]).chain([LIMIT; 7]) {
             spinner.slept(wait);
         }
         assert_eq!(spinner.budget, Duration::ZERO);
@@ -193,23 +215,37 @@ mod tests {
 
     #[test]
     fn who_may_not_never_does() {
-        let cpus = Cpus::unlimited();
-        for mut spinner in [Spinner::new(Spin::Never, Some(&cpus)), Spinner::new(Spin::default(), None)] {
-            (0..100).for_each(|_| spinner.slept(Duration::ZERO));
-            assert_eq!(spinner.budget, Duration::ZERO);
-        }
+        let mut spinner = Spinner::new(Spin::Never);
+        (0..100).for_each(|_| spinner.slept(Duration::ZERO));
+        assert_eq!(spinner.budget, Duration::ZERO);
     }
 
     #[test]
     fn what_comes_while_it_looks_is_a_hit() {
-        let (cpus, counters) = (Cpus::unlimited(), Counters::default());
-        let mut spinner = earned(&cpus);
-        let mut looks = 0;
+        let (mut spinner, spins, mut looks) = (earned(), Spins::default(), 0);
         let look = |(): &mut ()| {
             looks += 1;
             Ok::<_, ()>((looks == 2).then_some(5))
         };
-        assert_eq!(spinner.obtain(&counters, &mut (), look, |()| unreachable!()), Ok(Some(5)));
-        assert_eq!(counters.read().spins_hit, 1);
+        assert_eq!(spinner.obtain(&spins, &mut (), look, |()| unreachable!()), Ok(Some(5)));
+        assert_eq!((spins.hit(), spins.missed()), (1, 0));
+    }
+
+    #[test]
+    fn who_comes_back_late_loses_budget_and_not_what_came_meanwhile() {
+        for (looks_needed, waits) in [(2, false), (3, true)] {
+            let mut spinner = earned();
+            // However soon it is back, that is late.
+            spinner.limit = Duration::ZERO;
+            let mut looks = 0;
+            let look = |(): &mut ()| {
+                looks += 1;
+                Ok::<_, ()>((looks == looks_needed).then_some("looked"))
+            };
+            let expected = if waits { "waited" } else { "looked" };
+            let found = spinner.obtain(&Spins::default(), &mut (), look, |()| Ok(Some("waited")));
+            assert_eq!(found, Ok(Some(expected)));
+            assert_eq!(spinner.budget, LIMIT / 2);
+        }
     }
 }
