@@ -101,10 +101,15 @@ pub(crate) fn lead_a_session_with_terminal(command: &mut std::process::Command) 
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, prepare) };
 }
 
-/// Has a process enter a container before it becomes its program.
-pub(crate) fn enter(command: &mut std::process::Command, entry: crate::exec::Entry) {
-    let prepare = move || Ok(entry.enter()?);
-    // SAFETY: between fork and exec `enter` makes system calls only, and those by descriptors and memory that were
+/// Has a process enter a container, and become what the words say, whatever else the command says of that. Not as
+/// the standard library would have it: the C library's `execvp` may give a file of no known format to a shell.
+pub(crate) fn enter(command: &mut std::process::Command, entry: crate::exec::Entry, words: Words) {
+    let mut pointers = Pointers::new(words.number);
+    let prepare = move || {
+        entry.enter()?;
+        Err(pointers.fill(&words.bytes, words.counts)?.execute().into())
+    };
+    // SAFETY: between fork and exec `prepare` makes system calls only, and those by descriptors and memory that were
     // there before the fork: nothing is allocated, freed or locked.
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, prepare) };
 }
@@ -192,9 +197,25 @@ pub(crate) fn close_all_but(kept: &OwnedFd) -> rustix::io::Result<()> {
 /// Bytes of stack for a process that only becomes a program.
 pub(crate) const SHORT_STACK: usize = 16 << 10;
 
+/// What a process becomes.
+#[derive(Debug)]
+pub(crate) struct Words {
+    /// Strings, each of which ends with a 0: where the program may be, its arguments, its environment.
+    pub(crate) bytes: Vec<u8>,
+    /// How many of them are where the program may be, and how many are arguments.
+    pub(crate) counts: [usize; 2],
+    /// How many there are.
+    pub(crate) number: usize,
+}
+
 /// Room for pointers to strings, of which no more are ever made than fit.
 #[derive(Debug)]
 pub(crate) struct Pointers(Vec<*const libc::c_char>);
+
+// SAFETY: what is there was made by `fill`, whose result borrows the strings; nothing reads it but through that.
+unsafe impl Send for Pointers {}
+// SAFETY: as above; and `fill` needs it alone.
+unsafe impl Sync for Pointers {}
 
 impl Pointers {
     /// Room for so many strings, in three lists.
@@ -210,9 +231,8 @@ impl Pointers {
         Ok(())
     }
 
-    /// Points at strings that each end with a 0: the first so many, so many more, and the rest. Where the second
-    /// and the third list begin; each ends with a null pointer.
-    fn fill(&mut self, mut strings: &[u8], counts: [usize; 2]) -> rustix::io::Result<[usize; 2]> {
+    /// Points at strings that each end with a 0: see [`Words`].
+    fn fill<'a>(&'a mut self, mut strings: &'a [u8], counts: [usize; 2]) -> rustix::io::Result<Program<'a>> {
         self.0.clear();
         let mut begin = [0; 2];
         for (list, count) in [counts[0], counts[1], usize::MAX].into_iter().enumerate() {
@@ -226,7 +246,40 @@ impl Pointers {
                 *begin = self.0.len();
             }
         }
-        Ok(begin)
+        let [arguments, environment] = begin;
+        Ok(Program {
+            // But for its null pointer.
+            places: &self.0[..arguments - 1],
+            arguments: &self.0[arguments..environment],
+            environment: &self.0[environment..],
+        })
+    }
+}
+
+/// A program to become: strings that end with 0, and after arguments and environment a null pointer.
+#[derive(Debug)]
+struct Program<'a> {
+    places: &'a [*const libc::c_char],
+    arguments: &'a [*const libc::c_char],
+    environment: &'a [*const libc::c_char],
+}
+
+impl Program<'_> {
+    /// Becomes the first that there is, as `execvp` tries them; or why not: the error of the last try that tells
+    /// something. Allocates nothing.
+    fn execute(&self) -> rustix::io::Errno {
+        use rustix::io::Errno;
+        let mut told = Errno::NOENT;
+        for place in self.places {
+            // SAFETY: all are strings that end with 0, in lists that end with null.
+            unsafe { libc::execve(*place, self.arguments.as_ptr(), self.environment.as_ptr()) };
+            match Errno::from_io_error(&io::Error::last_os_error()) {
+                Some(Errno::NOENT | Errno::NOTDIR) | None => {}
+                Some(Errno::ACCESS) => told = Errno::ACCESS,
+                Some(error) => return error,
+            }
+        }
+        told
     }
 }
 
@@ -239,9 +292,8 @@ pub(crate) enum Parent {
     ItsStarter,
 }
 
-/// Starts a program in a process which has what this one has. Of the strings, each
-/// of which ends with a 0, the first so many are where the program may be, as `execvp` tries them; then come its
-/// arguments, so many, and its environment. Returns when it has become the program, and allocates nothing.
+/// Starts a program in a process which has what this one has: see [`Words`] for the strings and their numbers. Returns
+/// when it has become the program, and allocates nothing.
 ///
 /// # Errors
 /// The kernel's, of the last try that tells something; where there are more strings than there is room for.
@@ -254,9 +306,7 @@ pub(crate) fn start(
 ) -> rustix::io::Result<Pid> {
     use rustix::io::Errno;
     struct Order<'a> {
-        programs: &'a [*const libc::c_char],
-        arguments: &'a [*const libc::c_char],
-        environment: &'a [*const libc::c_char],
+        program: Program<'a>,
         error: Option<Errno>,
     }
     extern "C" fn begin(order: *mut libc::c_void) -> libc::c_int {
@@ -264,31 +314,10 @@ pub(crate) fn start(
         let order = unsafe { &mut *order.cast::<Order<'_>>() };
         // System calls only: the memory is the other's too.
         rustix::process::setsid().ok();
-        let mut told = Errno::NOENT;
-        for program in order.programs {
-            // SAFETY: all are strings that end with 0, in lists that end with null.
-            unsafe { libc::execve(*program, order.arguments.as_ptr(), order.environment.as_ptr()) };
-            match Errno::from_io_error(&io::Error::last_os_error()) {
-                Some(Errno::NOENT | Errno::NOTDIR) | None => {}
-                Some(Errno::ACCESS) => told = Errno::ACCESS,
-                Some(error) => {
-                    told = error;
-                    break;
-                }
-            }
-        }
-        order.error = Some(told);
+        order.error = Some(order.program.execute());
         127
     }
-    let [arguments, environment] = pointers.fill(strings, counts)?;
-    let lists = &pointers.0;
-    let mut order = Order {
-        // But for its null pointer.
-        programs: &lists[..arguments - 1],
-        arguments: &lists[arguments..environment],
-        environment: &lists[environment..],
-        error: None,
-    };
+    let mut order = Order { program: pointers.fill(strings, counts)?, error: None };
     // Aligned as the ABI wants it.
     let top = stack.as_mut_ptr_range().end.map_addr(|address| address & !15);
     let shared = if parent == Parent::Ours { libc::CLONE_PARENT } else { 0 };

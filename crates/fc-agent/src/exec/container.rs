@@ -182,13 +182,10 @@ async fn spawn(
     reaper: &Reaper,
 ) -> Result<Spawned, Refusal> {
     let program = process.args.first().map_or("", String::as_str);
+    let words = process.words().with_context(|| format!("`{program}` cannot be told so"))?;
     let mut command = Command::new(program);
-    command
-        .args(process.args.iter().skip(1))
-        .env_clear()
-        .envs(process.env.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
     let (entry, report) = entrance.entry(process, matches!(way, Way::Terminal(_)))?;
-    sys::enter(&mut command, entry);
+    sys::enter(&mut command, entry, words);
     match way {
         Way::Pipes(given) => given.give_to(&mut command),
         Way::Terminal(end) => {

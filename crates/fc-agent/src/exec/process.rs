@@ -8,6 +8,10 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Deserializer};
 
 use super::users::User;
+use crate::sys::Words;
+
+/// Where programs are looked for without a `PATH`: as musl's `execvp` does.
+const USUAL_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 
 /// What a container's processes have, and how one is run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -23,6 +27,24 @@ pub(super) struct Process {
     pub(super) oom_score_adj: Option<i32>,
     pub(super) apparmor_profile: String,
     pub(super) selinux_label: String,
+}
+
+impl Process {
+    /// Its program, arguments and environment for execve(2); `None` where there is no program, or a 0 in a string.
+    pub(super) fn words(&self) -> Option<Words> {
+        let places = places(self.args.first()?, &self.env);
+        let counts = [places.len(), self.args.len()];
+        let number = places.len() + self.args.len() + self.env.len();
+        let mut bytes = Vec::new();
+        for string in places.iter().chain(&self.args).chain(&self.env) {
+            if string.contains('\0') {
+                return None;
+            }
+            bytes.extend(string.as_bytes());
+            bytes.push(0);
+        }
+        Some(Words { bytes, counts, number })
+    }
 }
 
 /// Whose a process is.
@@ -128,6 +150,19 @@ fn environment(container: &Process, request: &ExecRequest, home: Option<&str>) -
     all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
+/// Where a program may be: as `execvp` looks for it.
+fn places(program: &str, environment: &[String]) -> Vec<String> {
+    if program.contains('/') || program.is_empty() {
+        return vec![program.to_owned()];
+    }
+    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(USUAL_PATH);
+    let within = |directory: &str| match directory {
+        "" => program.to_owned(),
+        directory => format!("{directory}/{program}"),
+    };
+    path.split(':').map(within).collect()
+}
+
 /// Root has what the container is bounded by; a user who was asked for has none, as they would be
 /// after `su`; the container's own user keeps what the container gave it.
 fn capabilities(own: &Capabilities, privileged: bool, uid: u32, asked: bool) -> Capabilities {
@@ -176,6 +211,27 @@ mod tests {
             "noNewPrivileges": true,
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn programs_are_looked_for_as_execvp_does() {
+        assert_eq!(places("./a", &["PATH=/bin".into()]), ["./a"]);
+        assert_eq!(places("a", &["PATH=/bin::/x".into()]), ["/bin/a", "a", "/x/a"]);
+        assert_eq!(places("", &["PATH=/bin".into()]), [""]);
+        assert_eq!(places("a", &["HOME=/".into()]), ["/usr/local/bin/a", "/bin/a", "/usr/bin/a"]);
+    }
+
+    #[test]
+    fn what_it_becomes_is_strings_of_the_kernels() {
+        let own = |args: &[&str], env: &[&str]| {
+            let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+            Process { args: owned(args), env: owned(env), ..Process::default() }
+        };
+        let words = own(&["a", ""], &["PATH=/b:/c"]).words().unwrap();
+        assert_eq!(words.bytes, b"/b/a\0/c/a\0a\0\0PATH=/b:/c\0");
+        assert_eq!((words.counts, words.number), ([2, 2], 5));
+        assert!(own(&["a", "b\0c"], &[]).words().is_none());
+        assert!(own(&[], &["A=b"]).words().is_none());
     }
 
     #[test]

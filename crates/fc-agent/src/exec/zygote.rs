@@ -12,7 +12,6 @@
 //! memory at the fork: another thread may have held any lock then, so that it makes system calls only.
 
 use std::{
-    ffi::CString,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -41,8 +40,6 @@ const MOST_STRINGS: usize = 2048;
 const HEADER: usize = 12;
 /// Of an answer: the process, and the error in its place.
 const ANSWER: usize = 8;
-/// Where programs are looked for without a `PATH`: as musl's `execvp` does.
-const USUAL_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 
 /// One that waits. Dropped, it ends.
 #[derive(Debug)]
@@ -164,37 +161,16 @@ fn only_what_is_entered(mut process: Process) -> Process {
 
 /// What it is sent; `None` where that is too much for it.
 fn message<'a>(process: &Process, given: &'a Given) -> Option<(Vec<u8>, Vec<BorrowedFd<'a>>)> {
-    let program = process.args.first()?;
-    let programs = places(program, &process.env);
-    let strings: Vec<CString> = (programs.into_iter())
-        .chain(process.args.iter().cloned())
-        .chain(process.env.iter().cloned())
-        .map(CString::new)
-        .collect::<Result<_, _>>()
-        .ok()?;
+    let words = process.words()?;
     let ends = given.ends();
     let which = ends.iter().enumerate().fold(0_u32, |all, (at, end)| all | u32::from(end.is_some()) << at);
-    let counts = [strings.len() - process.args.len() - process.env.len(), process.args.len()];
     let mut message = which.to_ne_bytes().to_vec();
-    for count in counts {
+    for count in words.counts {
         message.extend(u32::try_from(count).ok()?.to_ne_bytes());
     }
-    strings.iter().for_each(|string| message.extend(string.as_bytes_with_nul()));
-    let fits = message.len() <= LONGEST && strings.len() <= MOST_STRINGS;
+    message.extend(&words.bytes);
+    let fits = message.len() <= LONGEST && words.number <= MOST_STRINGS;
     fits.then(|| (message, ends.into_iter().flatten().map(OwnedFd::as_fd).collect()))
-}
-
-/// Where a program may be: as `execvp` looks for it.
-fn places(program: &str, environment: &[String]) -> Vec<String> {
-    if program.contains('/') {
-        return vec![program.to_owned()];
-    }
-    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(USUAL_PATH);
-    let within = |directory: &str| match directory {
-        "" => program.to_owned(),
-        directory => format!("{directory}/{program}"),
-    };
-    path.split(':').map(within).collect()
 }
 
 /// What it has; all of it there before the fork.
@@ -290,13 +266,6 @@ mod tests {
     fn process(args: &[&str], env: &[&str]) -> Process {
         let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         Process { args: own(args), env: own(env), cwd: "/".into(), ..Process::default() }
-    }
-
-    #[test]
-    fn programs_are_looked_for_as_execvp_does() {
-        assert_eq!(places("./a", &["PATH=/bin".into()]), ["./a"]);
-        assert_eq!(places("a", &["PATH=/bin::/x".into()]), ["/bin/a", "a", "/x/a"]);
-        assert_eq!(places("a", &["HOME=/".into()]), ["/usr/local/bin/a", "/bin/a", "/usr/bin/a"]);
     }
 
     #[test]
