@@ -12,7 +12,8 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     process::{
-        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open, waitid,
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, kill_process_group,
+        pidfd_open, waitid,
     },
 };
 
@@ -156,8 +157,12 @@ impl Running {
     pub fn wait_until_stopped(&self) {
         let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let status = waitid(WaitId::Pid(Pid::from_child(&self.child)), options).unwrap();
-        if !status.is_some_and(|status| status.stopped()) {
-            self.fail("it ended before it stopped");
+        if !status.as_ref().is_some_and(WaitIdStatus::stopped) {
+            // What it had to say may be on its way.
+            for stream in [&self.stdout, &self.stderr] {
+                stream.wait_for_end(self.deadline());
+            }
+            self.fail(&format!("it ended before it stopped: {status:?}"));
         }
     }
 

@@ -42,10 +42,11 @@ pub async fn routes() -> Result<Vec<Route>, NetworkError> {
     let all = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
     let all: Vec<_> =
         all.try_collect().await.map_err(|error| NetworkError::Routes(io::Error::other(error)))?;
-    Ok(all.iter().filter_map(route).collect())
+    Ok(all.iter().filter_map(|message| route(message, name)).collect())
 }
 
-fn route(message: &RouteMessage) -> Option<Route> {
+/// A route to somewhere, unless its interface has gone since: then it has, too.
+fn route(message: &RouteMessage, name: impl Fn(u32) -> Option<String>) -> Option<Route> {
     let header = &message.header;
     // A default route, or half of one as VPNs have it, is in nobody's way: other routes come before it.
     if !matches!(header.kind, RouteType::Unicast | RouteType::Local) || header.destination_prefix_length < 2 {
@@ -61,7 +62,11 @@ fn route(message: &RouteMessage) -> Option<Route> {
     });
     Some(Route {
         network: Prefix::of(address.into(), header.destination_prefix_length),
-        interface: index.and_then(name).unwrap_or_else(|| "?".into()),
+        interface: match index {
+            Some(index) => name(index)?,
+            // By several.
+            None => "?".into(),
+        },
     })
 }
 
@@ -81,5 +86,16 @@ mod tests {
         let loopback = Route { network: "127.0.0.0/8".parse().unwrap(), interface: "lo".into() };
         assert!(routes.contains(&loopback) && !loopback.is_ours(), "{routes:?}");
         assert!(routes.iter().all(|route| route.network.length > 1));
+    }
+
+    #[test]
+    fn a_route_of_an_interface_that_has_gone_is_none() {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(Ipv4Addr::new(10, 0, 0, 4), 30)
+            .output_interface(7)
+            .build();
+        let found = route(&message, |index| Some(format!("fcvm-{index}"))).unwrap();
+        assert!(found.is_ours(), "{found:?}");
+        assert_eq!(route(&message, |_| None), None);
     }
 }
