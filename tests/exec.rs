@@ -65,9 +65,12 @@ fn vm_a_command_runs_as_podman_would_run_it() {
     let bounded = vm.shell("grep CapEff /proc/self/status").stdout();
     let all = vm.exec(&["--privileged", "vm", "grep", "CapEff", "/proc/self/status"]).run().stdout();
     assert!(all > bounded && all.contains("1ffffffffff"), "{bounded}{all}");
+    vm.shell("echo neither > /no-format; chmod +x /no-format").assert_code(0);
     for (arguments, code, word) in [
         (&["vm", "nosuch"][..], 127, "nosuch"),
         (&["vm", "/plain"], 126, "/plain"),
+        // No shell tries it, as `execvp` of some C libraries would have one do.
+        (&["vm", "/no-format"], 126, "format error"),
         (&["-u", "nobody", "vm", "true"], 125, "unable to find user nobody"),
         (&["-w", "/nowhere", "vm", "true"], 127, "/nowhere"),
         (&["none", "true"], 125, "no VM `none`"),

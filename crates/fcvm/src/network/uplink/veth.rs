@@ -65,15 +65,25 @@ impl Veth {
     /// Where `nft` is missing, or refuses.
     pub(crate) async fn open(&self, link: &Link, plan: &Plan, closed: &[Chain]) -> Result<(), NetworkError> {
         let addresses: Vec<_> = link.addresses.iter().map(|(_, there)| *there).collect();
-        let rules = HostRules {
-            table: &link.name,
-            interface: &link.name,
-            interfaces: OUR_INTERFACES,
-            addresses: &addresses,
-            forwards: &plan.forwards,
-            closed,
+        let make = async |closed: &[Chain]| {
+            let rules = HostRules {
+                table: &link.name,
+                interface: &link.name,
+                interfaces: OUR_INTERFACES,
+                addresses: &addresses,
+                forwards: &plan.forwards,
+                closed,
+            };
+            nft::apply(&rules.commands(), Place::Here).await
         };
-        nft::apply(&rules.commands(), Place::Here).await?;
+        if let Err(error) = make(closed).await {
+            // Whoever has the firewall may have made it anew since.
+            let now = closed_chains().await?;
+            if now == closed {
+                return Err(error);
+            }
+            make(&now).await?;
+        }
         crate::failpoint::reach("table-made");
         Ok(())
     }
@@ -155,14 +165,29 @@ pub(crate) async fn remove(name: &str) {
 
 /// Removes the ways through the host's firewall.
 async fn close(name: &str) -> Result<(), NetworkError> {
-    let chains = nft::apply(&passage::list_chains(), Place::Here).await?;
-    for chain in passage::candidates(&chains, OUR_INTERFACES) {
-        let rules = nft::apply(&chain.list(), Place::Here).await?;
-        if let Some(removal) = passage::close(&rules, name) {
-            nft::apply(&removal, Place::Here).await?;
+    let mut result = Ok(());
+    for chain in candidates().await? {
+        let closed = close_in(&chain, name).await;
+        // A chain that has gone since has taken its rules along.
+        if closed.is_err() && candidates().await?.contains(&chain) {
+            result = closed;
         }
     }
-    Ok(())
+    result
+}
+
+/// Chains where such ways may be.
+async fn candidates() -> Result<Vec<Chain>, NetworkError> {
+    let chains = nft::apply(&passage::list_chains(), Place::Here).await?;
+    Ok(passage::candidates(&chains, OUR_INTERFACES))
+}
+
+async fn close_in(chain: &Chain, name: &str) -> Result<(), NetworkError> {
+    let rules = nft::apply(&chain.list(), Place::Here).await?;
+    match passage::close(&rules, name) {
+        Some(removal) => nft::apply(&removal, Place::Here).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 fn prefix(address: IpAddr) -> u8 {
