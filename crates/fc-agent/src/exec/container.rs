@@ -182,7 +182,7 @@ async fn spawn(
     reaper: &Reaper,
 ) -> Result<Spawned, Refusal> {
     let program = process.args.first().map_or("", String::as_str);
-    let words = process.words().with_context(|| format!("`{program}` cannot be told so"))?;
+    let words = process.words().with_context(|| format!("`{program}`: a 0 byte in a word or variable"))?;
     let mut command = Command::new(program);
     let (entry, report) = entrance.entry(process, matches!(way, Way::Terminal(_)))?;
     sys::enter(&mut command, entry, words);
