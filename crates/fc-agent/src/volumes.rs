@@ -439,3 +439,6 @@ fn show_connections() {
         tracing::debug!(%error, "connections of FUSE are not shown");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -299,6 +299,16 @@ fn a_server_that_owes_an_answer_is_not_left() {
     was_asked.recv().unwrap();
     let error = mounted.suspend(Duration::from_millis(50)).unwrap_err();
     assert!(matches!(error, ClientError::Busy), "{error}");
+    // Whoever waits for it hears at once that nobody wants it any more.
+    thread::scope(|scope| {
+        let suspending = scope.spawn(|| mounted.suspend(PATIENCE));
+        wait_for(|| {
+            mounted.resume();
+            suspending.is_finished().then_some(())
+        });
+        let error = suspending.join().unwrap().unwrap_err();
+        assert!(matches!(error, ClientError::NotSuspended), "{error}");
+    });
     // It is as before: others are answered.
     fs::metadata(guest.path()).unwrap();
     mounted.unmount().unwrap();

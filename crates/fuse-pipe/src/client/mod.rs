@@ -187,7 +187,8 @@ impl Mounted {
     /// another server after [`reconnect`](Self::reconnect).
     ///
     /// # Errors
-    /// Where the mount has ended, or the server does not answer for so long: then it is as before.
+    /// Where the mount has ended, or the server does not answer for so long, or the mount is resumed meanwhile: then
+    /// it is as before.
     pub fn suspend(&self, patience: Duration) -> Result<(), ClientError> {
         let (shared, deadline) = (&self.shared, Instant::now() + patience);
         if !shared.gate.shut() {
@@ -195,13 +196,21 @@ impl Mounted {
         }
         let lanes = self.lanes.len();
         let answered = || self.lanes.iter().filter_map(Weak::upgrade).all(|lane| lane.owed.is_nothing());
-        let in_time = shared.gate.wait_until(deadline, |parked| shared.has_ended() || parked == lanes)
-            && shared.gate.wait_until(deadline, |_| shared.has_ended() || answered());
-        if in_time && !shared.has_ended() {
-            return Ok(());
+        let is_over = || shared.has_ended() || !shared.gate.is_shut();
+        let in_time = shared.gate.wait_until(deadline, |parked| parked == lanes || is_over())
+            && shared.gate.wait_until(deadline, |_| answered() || is_over());
+        if shared.has_ended() {
+            shared.gate.open();
+            return Err(ClientError::Over(shared.wait_until_ended()));
         }
-        shared.gate.open();
-        Err(if in_time { ClientError::Over(shared.wait_until_ended()) } else { ClientError::Busy })
+        if !shared.gate.is_shut() {
+            return Err(ClientError::NotSuspended);
+        }
+        if !in_time {
+            shared.gate.open();
+            return Err(ClientError::Busy);
+        }
+        Ok(())
     }
 
     /// Goes on with the server that it had.
