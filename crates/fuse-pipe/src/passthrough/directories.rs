@@ -1,13 +1,10 @@
 //! Reading directories.
 
-use std::{mem::MaybeUninit, sync::PoisonError};
+use std::sync::PoisonError;
 
-use rustix::{
-    fs::{FileType, OFlags, RawDir, SeekFrom, seek},
-    io::Errno,
-};
+use rustix::{fs::OFlags, io::Errno};
 
-use super::{Cache, Passthrough, kept::Use, nodes::Node};
+use super::{Cache, Passthrough, kept::Use, listing::Room, nodes::Node};
 use crate::{
     abi::{Dirent, EntryOut, FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FsyncIn, OpenOut, ReadIn},
     server::Reply,
@@ -15,8 +12,6 @@ use crate::{
 
 /// Entries are padded to this.
 const ALIGNMENT: usize = 8;
-/// How much is read of a directory at once: an answer is longer, as its entries are.
-const CHUNK: usize = 32 << 10;
 
 /// What is told of each name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,37 +40,24 @@ impl Passthrough {
         let handle = self.file(node, of.fh, wanted)?;
         let node = self.nodes.get(node)?;
         let room = of.size as usize;
-        let _position = handle.position.lock().unwrap_or_else(PoisonError::into_inner);
-        // Positions may be any numbers: those of ext4 are hashes.
-        seek(&handle.file, SeekFrom::Start(of.offset))?;
-        let mut buffer = [MaybeUninit::uninit(); CHUNK];
-        let mut entries = RawDir::new(&handle.file, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name();
+        let mut listing = handle.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        listing.read(&handle.file, of.offset, &self.unread, |entry| {
+            let name = entry.name.to_bytes();
             let head = if told == Told::Entry { size_of::<EntryOut>() } else { 0 } + size_of::<Dirent>();
-            let length = (head + name.to_bytes().len()).next_multiple_of(ALIGNMENT);
+            let length = (head + name.len()).next_multiple_of(ALIGNMENT);
             if reply.len() + length > room {
-                break;
+                return Ok(Room::Lacking);
             }
             let start = reply.len();
             if told == Told::Entry {
-                match self.told(&node, name) {
-                    Ok(told) => reply.put(&told),
-                    // It went meanwhile.
-                    Err(_) => reply.put(&EntryOut::default()),
-                }
+                // Without a node where it went meanwhile.
+                reply.put(&self.told(&node, entry.name).unwrap_or_default());
             }
-            reply.put(&Dirent {
-                ino: entry.ino(),
-                off: entry.next_entry_cookie(),
-                namelen: u32::try_from(name.to_bytes().len()).map_err(|_| Errno::NAMETOOLONG)?,
-                kind: kind(entry.file_type()),
-            });
-            reply.bytes(name.to_bytes());
+            reply.put(&entry.head);
+            reply.bytes(name);
             reply.bytes(&[0; ALIGNMENT][..start + length - reply.len()]);
-        }
-        Ok(())
+            Ok(Room::Enough)
+        })
     }
 
     /// Without a node, the kernel takes an entry for a name only.
@@ -89,19 +71,5 @@ impl Passthrough {
 
     pub(crate) fn fsyncdir(&self, node: u64, of: &FsyncIn) -> Result<(), Errno> {
         self.fsync(node, of)
-    }
-}
-
-/// `DT_*` of readdir(3).
-fn kind(kind: FileType) -> u32 {
-    match kind {
-        FileType::Fifo => 1,
-        FileType::CharacterDevice => 2,
-        FileType::Directory => 4,
-        FileType::BlockDevice => 6,
-        FileType::RegularFile => 8,
-        FileType::Symlink => 10,
-        FileType::Socket => 12,
-        FileType::Unknown => 0,
     }
 }

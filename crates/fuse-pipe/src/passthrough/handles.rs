@@ -11,6 +11,8 @@ use std::{
 
 use rustix::io::Errno;
 
+use super::listing::Listing;
+
 /// The most handles that a client may have: what a process may have files, at best.
 const MOST: usize = 1 << 20;
 
@@ -18,13 +20,13 @@ const MOST: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) file: File,
-    /// Whoever reads a directory's names moves the file's position.
-    pub(crate) position: Mutex<()>,
+    /// How far a directory has been read: whoever does moves the file's position.
+    pub(super) listing: Mutex<Listing>,
 }
 
 impl Handle {
     pub(crate) fn new(file: File) -> Self {
-        Self { file, position: Mutex::new(()) }
+        Self { file, listing: Mutex::default() }
     }
 }
 

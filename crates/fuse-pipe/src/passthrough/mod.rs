@@ -21,6 +21,7 @@ mod flags;
 mod handles;
 mod ids;
 mod kept;
+mod listing;
 mod locks;
 mod names;
 mod nodes;
@@ -134,6 +135,8 @@ pub struct Options {
 pub struct Passthrough {
     nodes: Nodes,
     handles: Handles,
+    /// Directories of which something has been read and not been asked for.
+    unread: listing::Count,
     locks: Locks,
     keeper: Keeper,
     opens_nothing: AtomicBool,
@@ -174,6 +177,7 @@ impl Passthrough {
         Ok(Self {
             nodes: Nodes::new(root, watcher.as_ref().ok().cloned())?,
             handles: Handles::default(),
+            unread: listing::Count::default(),
             locks: Locks::new(descriptors.try_clone()?),
             keeper: Keeper::default(),
             opens_nothing: AtomicBool::new(false),
