@@ -87,6 +87,25 @@ fn vm_restart_runs_the_same_container_in_the_same_machine() {
     env.assert_nothing_left();
 }
 
+/// Also who asked for the restart hears of the boot after that.
+#[test]
+fn vm_a_guest_that_hangs_is_restarted_with_another_machine() {
+    let Some(env) = vm() else { return };
+    detach(&env, &[], &format!("{COUNT}; echo ready; {LOOP}"));
+    wait_for_log(&env, "ready");
+    let before = inspect(&env);
+    let pid = i32::try_from(before["hypervisor_process"]["pid"].as_i64().unwrap()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+    fcvm(&env, &["restart", "-t", "0", "web"]).assert_stdout("web");
+    let after = inspect(&env);
+    assert_eq!((&after["status"], &after["restarts"]), (&json!("running"), &json!(1)));
+    assert_ne!(after["hypervisor_process"], before["hypervisor_process"]);
+    assert_eq!(after["owner"], before["owner"]);
+    wait_for_log(&env, "ready\nrun 1\nready");
+    fcvm(&env, &["rm", "--force", "web"]).assert_code(0);
+    env.assert_nothing_left();
+}
+
 #[test]
 fn vm_one_that_always_runs_ends_when_a_user_ends_it() {
     let Some(env) = vm() else { return };

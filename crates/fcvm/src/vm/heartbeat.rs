@@ -52,6 +52,11 @@ impl Heartbeat {
         Beat::Ask(self.number)
     }
 
+    /// Whether the guest has answered in time, so far.
+    pub(super) fn responds(&self) -> bool {
+        self.responding
+    }
+
     /// The guest answered; whether it had not before.
     pub(super) fn answered(&mut self, number: u64) -> bool {
         if number == 0 || number > self.number {

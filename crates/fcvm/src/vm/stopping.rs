@@ -1,4 +1,6 @@
 //! How a container ends that is asked to: its stop signal, then SIGKILL, then the machine.
+//!
+//! A guest that answers is given a minute after SIGKILL, one that does not 10 s.
 
 use std::time::Duration;
 
@@ -6,6 +8,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long a guest may take for a container that was killed.
 const LAST_GRACE: Duration = Duration::from_secs(10);
+/// How much longer one may that answers: it is slow, or has much to write to the host's directories.
+const MORE_GRACE: Duration = Duration::from_secs(50);
 
 /// What comes next, and when.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +22,8 @@ pub(super) struct Stopping {
 pub(super) enum Step {
     /// Send the container SIGKILL.
     Kill,
+    /// See whether the guest of a killed container still answers.
+    Look,
     /// Nothing is to be had from this guest any more: end the machine.
     GiveUp,
 }
@@ -27,7 +33,7 @@ impl Stopping {
     pub(super) fn asked(&mut self, grace: Duration) {
         let at = Instant::now() + grace;
         match self.next {
-            Some((_, Step::GiveUp)) => {}
+            Some((_, Step::Look | Step::GiveUp)) => {}
             Some((earlier, Step::Kill)) if earlier <= at => {}
             _ => self.next = Some((at, Step::Kill)),
         }
@@ -35,8 +41,20 @@ impl Stopping {
 
     /// The container was sent SIGKILL.
     pub(super) fn killed(&mut self) {
-        if !matches!(self.next, Some((_, Step::GiveUp))) {
-            self.next = Some((Instant::now() + LAST_GRACE, Step::GiveUp));
+        if !matches!(self.next, Some((_, Step::Look | Step::GiveUp))) {
+            self.next = Some((Instant::now() + LAST_GRACE, Step::Look));
+        }
+    }
+
+    /// The guest answers, or does not; its container was killed a while ago.
+    pub(super) fn looked(&mut self, answers: bool) {
+        self.next = Some((Instant::now() + if answers { MORE_GRACE } else { Duration::ZERO }, Step::GiveUp));
+    }
+
+    /// The guest does not answer any more: no more than what any may take is left to it.
+    pub(super) fn lost(&mut self) {
+        if matches!(self.next, Some((_, Step::GiveUp))) {
+            self.end_now();
         }
     }
 
@@ -75,6 +93,22 @@ mod tests {
         assert!(is_left(stopping, 20.0, Step::Kill));
         stopping.killed();
         stopping.asked(Duration::from_secs(100));
-        assert!(is_left(stopping, 10.0, Step::GiveUp));
+        assert!(is_left(stopping, 10.0, Step::Look));
+    }
+
+    #[test]
+    fn a_guest_has_more_time_while_it_answers() {
+        let mut stopping = Stopping::default();
+        stopping.killed();
+        stopping.lost();
+        assert!(is_left(stopping, 10.0, Step::Look));
+        stopping.looked(true);
+        stopping.killed();
+        assert!(is_left(stopping, 50.0, Step::GiveUp));
+        stopping.lost();
+        assert!(is_left(stopping, 0.0, Step::GiveUp));
+        stopping.killed();
+        stopping.looked(false);
+        assert!(is_left(stopping, 0.0, Step::GiveUp));
     }
 }

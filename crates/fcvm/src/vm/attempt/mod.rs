@@ -287,6 +287,9 @@ impl<'a> Attempt<'a> {
                 },
                 step = self.stopping.due(), if outcome.is_none() => match step {
                     Step::Kill => self.signal(SignalNumber::KILL, &guest),
+                    Step::Look => {
+                        self.stopping.looked(self.heartbeat.as_ref().is_some_and(Heartbeat::responds));
+                    }
                     Step::GiveUp if self.unwanted => return Ok(exit::KILLED),
                     Step::GiveUp if self.timed_out => return Ok(TIMED_OUT),
                     Step::GiveUp => {
@@ -324,7 +327,10 @@ impl<'a> Attempt<'a> {
                 Some(()) = self.leaving.1.recv() => self.leave(outputs)?,
                 beat = beat(self.heartbeat.as_mut()) => match beat {
                     Beat::Ask(number) => guest.order(ToGuest::Ping(number)),
-                    Beat::Lost => self.responds(false),
+                    Beat::Lost => {
+                        self.responds(false);
+                        self.stopping.lost();
+                    }
                 },
                 Some(report) = next(self.health.as_mut()) => self.judge(report),
                 pid = deserted(server) => return Err(VmError::ServerEnded { pid }),

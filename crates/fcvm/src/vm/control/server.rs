@@ -192,7 +192,8 @@ async fn serve(mut stream: UnixStream, context: &Context) -> Result<(), ChannelE
         Request::End => order(context, Action::End).await,
         Request::Stop { seconds } => order(context, Action::Stop(Duration::from_secs(seconds.into()))).await,
         Request::Restart { seconds } => {
-            order(context, Action::Restart(Duration::from_secs(seconds.into()))).await
+            let action = Action::Restart(Duration::from_secs(seconds.into()));
+            return outlive(stream, context.clone(), action).await;
         }
         Request::Rename(name) => match name.parse() {
             Ok(name) => order(context, Action::Rename(name)).await,
@@ -221,6 +222,17 @@ async fn order(context: &Context, action: Action) -> Reply {
         return gone();
     }
     done.await.unwrap_or_else(|_| gone())
+}
+
+/// Has something done that may take another boot, and with it another control socket: who waits for it is
+/// answered all the same, as long as there is an owner.
+async fn outlive(mut stream: UnixStream, context: Context, action: Action) -> Result<(), ChannelError> {
+    // Dropped, a handle lets its task go on.
+    let answered = tokio::spawn(async move {
+        let reply = order(&context, action).await;
+        answer(&mut stream, &reply).await
+    });
+    answered.await.unwrap_or(Ok(()))
 }
 
 async fn answer(stream: &mut UnixStream, reply: &Reply) -> Result<(), ChannelError> {
@@ -319,6 +331,23 @@ mod tests {
         assert_eq!(tokio::join!(waiting, ending).0, Some(Reply::Ended(7)));
         assert_eq!(owner.await.unwrap(), ["Signal(SignalNumber(10))", "Stop(3s)"]);
         assert!(UnixStream::connect(directory.path().join(SOCKET)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_restart_hears_of_it_from_the_next_boot() {
+        let directory = tempfile::tempdir().unwrap();
+        let (host, _guest) = pair();
+        let (server, mut orders) = Server::listen(directory.path(), host.opener.clone()).unwrap();
+        let asking = ask(directory.path(), Request::Restart { seconds: 0 });
+        let owner = async {
+            let Order { action, reply } = orders.recv().await.unwrap();
+            assert!(matches!(action, Action::Restart(Duration::ZERO)));
+            server.end(None).await;
+            let (next, _orders) = Server::listen(directory.path(), host.opener.clone()).unwrap();
+            reply.send(Reply::Done).unwrap();
+            next
+        };
+        assert_eq!(tokio::join!(asking, owner).0, Some(Reply::Done));
     }
 
     #[tokio::test]
