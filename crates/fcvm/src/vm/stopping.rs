@@ -1,6 +1,6 @@
 //! How a container ends that is asked to: its stop signal, then SIGKILL, then the machine.
 //!
-//! A guest that answers is given a minute after SIGKILL, one that does not 10 s.
+//! A guest that answers is given two minutes after SIGKILL, one that does not 10 s.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 /// How long a guest may take for a container that was killed.
 const LAST_GRACE: Duration = Duration::from_secs(10);
 /// How much longer one may that answers: it is slow, or has much to write to the host's directories.
-const MORE_GRACE: Duration = Duration::from_secs(50);
+const MORE_GRACE: Duration = Duration::from_secs(110);
 
 /// What comes next, and when.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,9 +53,14 @@ impl Stopping {
 
     /// The guest does not answer any more: no more than what any may take is left to it.
     pub(super) fn lost(&mut self) {
-        if matches!(self.next, Some((_, Step::GiveUp))) {
+        if self.is_overdue() {
             self.end_now();
         }
+    }
+
+    /// Whether the guest of a killed container takes longer than most.
+    pub(super) fn is_overdue(&self) -> bool {
+        matches!(self.next, Some((_, Step::GiveUp)))
     }
 
     /// Nobody wants anything of the machine any more.
@@ -101,10 +106,12 @@ mod tests {
         let mut stopping = Stopping::default();
         stopping.killed();
         stopping.lost();
+        assert!(!stopping.is_overdue());
         assert!(is_left(stopping, 10.0, Step::Look));
         stopping.looked(true);
+        assert!(stopping.is_overdue());
         stopping.killed();
-        assert!(is_left(stopping, 50.0, Step::GiveUp));
+        assert!(is_left(stopping, 110.0, Step::GiveUp));
         stopping.lost();
         assert!(is_left(stopping, 0.0, Step::GiveUp));
         stopping.killed();

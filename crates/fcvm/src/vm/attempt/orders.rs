@@ -46,8 +46,9 @@ impl Attempt<'_> {
                 self.signal(signal, guest);
                 Reply::Done
             }
-            // What the guest has not written to the host's directories yet is wanted: it is given the time.
-            Action::End if !self.plan.maps.is_empty() => {
+            // What the guest has not written to the host's directories yet is wanted: it is given the time, unless
+            // it is asked to end once more after that.
+            Action::End if !self.plan.maps.is_empty() && !self.stopping.is_overdue() => {
                 self.restarts.end();
                 self.signal(SignalNumber::KILL, guest);
                 Reply::Done
