@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::{
+    fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
@@ -13,6 +14,7 @@ use fcvm_testkit::{
     talk::{PATIENCE, answer_names, ask, echo, echo_tcp, echo_udp, serve},
     world::{HOST, OUTSIDE, ROUTER},
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What servers of the outside listen at.
 const ECHO: u16 = 7;
@@ -206,6 +208,48 @@ fn root_vm_a_bridged_guest_and_others_reach_each_other() {
 #[test]
 fn root_vm_a_rootless_guest_and_others_reach_each_other() {
     both_ways(&ROOTLESS);
+}
+
+/// The process of a VM's uplink, where there is one now.
+fn uplink(env: &TestEnv, driver: &str) -> Option<Pid> {
+    let owner = fcvm(env, &["inspect", "web", "--format", "{{.owner.pid}}"]).ok();
+    let children = fs::read_to_string(format!("/proc/{owner}/task/{owner}/children")).unwrap();
+    let is_driver = |pid: &&str| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim().starts_with(driver))
+    };
+    children.split_whitespace().find(is_driver).and_then(|pid| Pid::from_raw(pid.parse().unwrap()))
+}
+
+#[test]
+fn root_vm_an_uplink_that_dies_is_started_again() {
+    let Some((world, env)) = world_for_vms() else { return };
+    let [far, _] = OUTSIDE;
+    let reach = format!("socat -u TCP4:{far}:{SOURCE} - 2> /dev/null | head -c 4 | wc -c");
+    for driver in ["slirp4netns", "pasta"] {
+        start(&env, "web", &["--network", "rootless", "--rootless-driver", driver, "-p", "8080:80"]);
+        let address = fcvm(&env, &["port", "web", "80"]).ok();
+        let local: SocketAddr =
+            address.lines().find(|line| line.starts_with("127.")).unwrap().parse().unwrap();
+        let is_reached = || {
+            let mut stream = world.on_host(|| TcpStream::connect(local))?;
+            stream.write_all(b"again")?;
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer).map(|()| assert_eq!(&answer, b"again"))
+        };
+        assert_eq!(exec(&env, "web", &reach).ok(), "4", "{driver}");
+        is_reached().unwrap();
+        // Also the second time.
+        for _ in 0..2 {
+            let before = uplink(&env, driver).unwrap();
+            kill_process(before, Signal::KILL).unwrap();
+            while uplink(&env, driver).is_none_or(|after| after == before) {}
+            let script = format!("until test $({reach}) = 4; do :; done; echo reached");
+            assert_eq!(exec(&env, "web", &script).ok(), "reached", "{driver}");
+            while is_reached().is_err() {}
+        }
+        fcvm(&env, &["rm", "-f", "web"]).assert_code(0);
+        assert_eq!(world.leftovers(), [""; 0]);
+    }
 }
 
 /// The stages of a start at which something of a network is there.

@@ -3,6 +3,7 @@
 //! [`cli`] parses, [`commands`] decides the order of things, and the domain
 //! modules below do the work. Only [`output`] prints.
 
+mod backoff;
 pub mod cli;
 pub mod commands;
 pub mod copy;

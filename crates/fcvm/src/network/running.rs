@@ -12,6 +12,7 @@ use fcvm_proto::{Interface, Network as Told};
 use tokio::{
     sync::oneshot,
     task::{JoinHandle, JoinSet},
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -29,6 +30,7 @@ use super::{
     uplink::{self, Process, SOCKET, Veth},
 };
 use crate::{
+    backoff::Backoff,
     hypervisor::{Nic, NicBackend},
     process::Namespaces,
 };
@@ -75,6 +77,17 @@ struct Unfinished {
     runtime_dir: PathBuf,
     maker: Maker,
     namespaces: Arc<Namespaces>,
+    program: PathBuf,
+}
+
+/// An uplink that is a process on one side of the namespace.
+#[derive(Debug)]
+struct Rootless {
+    driver: Driver,
+    plan: Plan,
+    namespaces: Arc<Namespaces>,
+    runtime_dir: PathBuf,
+    program: PathBuf,
 }
 
 impl Network {
@@ -112,7 +125,8 @@ impl Network {
                 let mut network = Self::new(Nic { interface, backend }, None);
                 network.told = resolvers.told(request);
                 let (request, runtime_dir) = (request.clone(), runtime_dir.to_owned());
-                let left = Unfinished { plan, request, resolvers, runtime_dir, maker, namespaces };
+                let program = program.to_owned();
+                let left = Unfinished { plan, request, resolvers, runtime_dir, maker, namespaces, program };
                 network.unfinished = Some(Box::new(left));
                 return Ok(Some(network));
             }
@@ -128,17 +142,20 @@ impl Network {
     /// What is missing or refused.
     pub async fn finish(&mut self) -> Result<(), NetworkError> {
         if let Some(left) = self.unfinished.take() {
-            let Unfinished { plan, request, resolvers, runtime_dir, maker, namespaces } = *left;
+            let Unfinished { plan, request, resolvers, runtime_dir, maker, namespaces, program } = *left;
             let sockets = match &plan.uplink {
                 Uplink::Veth(link) => {
                     let (veth, sockets) = bridged(link, &plan, &maker, &namespaces).await?;
                     self.veth = Some(veth);
                     sockets
                 }
-                Uplink::Process(driver) => {
-                    let place = (&namespaces, &*runtime_dir);
-                    let (process, sockets) = rootless(*driver, &plan, &maker, place).await?;
-                    self.process = Some(watched(process));
+                &Uplink::Process(driver) => {
+                    let namespaces = namespaces.clone();
+                    let uplink = Rootless { driver, plan, namespaces, runtime_dir, program };
+                    maker.go_on()?;
+                    let (sockets, process) = tokio::try_join!(maker.ready(), uplink.start(&maker))?;
+                    let (stop, stopped) = oneshot::channel();
+                    self.process = Some((stop, tokio::spawn(uplink.keep(process, stopped))));
                     sockets
                 }
                 Uplink::Socket => maker.ready().await?,
@@ -206,18 +223,48 @@ async fn bridged(
     Ok((veth, sockets))
 }
 
-async fn rootless(
-    driver: Driver,
-    plan: &Plan,
-    maker: &Maker,
-    (namespaces, runtime_dir): (&Arc<Namespaces>, &Path),
-) -> Result<(Process, Sockets), NetworkError> {
-    let gone = || NetworkError::Namespace { what: "its maker died".into() };
-    let pid = maker.pid().ok_or_else(gone)?;
-    maker.go_on()?;
-    let place = uplink::Place { namespaces, pid, runtime_dir };
-    let (sockets, process) = tokio::try_join!(maker.ready(), uplink::start(driver, plan, &place))?;
-    Ok((process, sockets))
+impl Rootless {
+    /// Starts its process, which finds the namespaces by one that is in them.
+    async fn start(&self, inside: &Maker) -> Result<Process, NetworkError> {
+        let gone = || NetworkError::Namespace { what: "its maker died".into() };
+        let pid = inside.pid().ok_or_else(gone)?;
+        let place = uplink::Place { namespaces: &self.namespaces, pid, runtime_dir: &self.runtime_dir };
+        uplink::start(self.driver, &self.plan, &place).await
+    }
+
+    /// Starts another process in place of one that has ended, until it is no longer wanted.
+    async fn keep(self, mut process: Process, mut stopped: oneshot::Receiver<()>) {
+        let mut backoff = Backoff::new();
+        loop {
+            let began = Instant::now();
+            tokio::select! {
+                _ = &mut stopped => return process.stop().await,
+                error = process.end() => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "the VM has no network until its uplink is there again");
+                }
+            }
+            let mut lasted = Some(began.elapsed());
+            process = loop {
+                let pause = backoff.pause(lasted.take());
+                let again = async {
+                    sleep(pause).await;
+                    self.start(&Maker::visit(&self.program, &self.namespaces)?).await
+                };
+                tokio::select! {
+                    _ = &mut stopped => return,
+                    started = again => match started {
+                        Ok(process) => break process,
+                        Err(error) => {
+                            let error = &error as &dyn std::error::Error;
+                            tracing::warn!(error, "the VM's uplink does not start again");
+                        }
+                    }
+                }
+            };
+            tracing::warn!("the VM has a network again");
+        }
+    }
 }
 
 /// Listens where passt does not.

@@ -5,19 +5,14 @@ use std::time::Duration;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{VmError, control::Reply};
-use crate::state::RestartPolicy;
-
-/// Between the end of a run and the next, at first. Doubled each time, as Docker's.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A container that ran so long was well: the next pause is the first.
-const WELL: Duration = Duration::from_secs(10);
+use crate::{backoff::Backoff, state::RestartPolicy};
 
 /// The restarts of a VM.
 #[derive(Debug)]
 pub(super) struct Restarts {
     policy: RestartPolicy,
-    pause: Duration,
+    /// Between the end of a run and the next.
+    backoff: Backoff,
     /// When the container began to run last.
     began: Option<Instant>,
     /// A user ended it: that is the end.
@@ -30,7 +25,7 @@ pub(super) struct Restarts {
 
 impl Restarts {
     pub(super) fn new(policy: RestartPolicy) -> Self {
-        Self { policy, pause: FIRST_PAUSE, began: None, ended: false, asked: Vec::new(), tried: false }
+        Self { policy, backoff: Backoff::new(), began: None, ended: false, asked: Vec::new(), tried: false }
     }
 
     /// Whether the container has not run yet, as far as anybody knows.
@@ -79,14 +74,8 @@ impl Restarts {
             drop(asked.send(Reply::Refused("its container does not start again: see `fcvm logs`".into())));
         }
         self.tried = false;
-        self.policy.applies(failed, restarts).then(|| {
-            if self.began.is_some_and(|began| began.elapsed() >= WELL) {
-                self.pause = FIRST_PAUSE;
-            }
-            let pause = self.pause;
-            self.pause = (pause * 2).min(LONGEST_PAUSE);
-            pause
-        })
+        let lasted = self.began.map(|began| began.elapsed());
+        self.policy.applies(failed, restarts).then(|| self.backoff.pause(lasted))
     }
 
     /// The machine died under a container that had begun: the same question.
@@ -131,14 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_until_a_run_was_long() {
+    fn a_user_ends_what_always_runs() {
         let mut restarts = Restarts::new(RestartPolicy::Always);
-        for pause in [100, 200, 400] {
+        for pause in [100, 200] {
             restarts.began();
             assert_eq!(restarts.after(true, 0), Some(Duration::from_millis(pause)));
         }
-        restarts.began = Instant::now().checked_sub(WELL);
-        assert_eq!(restarts.after(true, 0), Some(FIRST_PAUSE));
         restarts.end();
         assert_eq!(restarts.after(true, 0), None);
     }

@@ -28,6 +28,16 @@ impl Handle {
     pub(crate) fn new(file: File) -> Self {
         Self { file, listing: Mutex::default() }
     }
+
+    /// Reads on in a directory, for the next request.
+    pub(crate) fn read_ahead(&self) {
+        let mut listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        if listing.lacks()
+            && let Err(error) = listing.read_on(&self.file)
+        {
+            tracing::debug!(%error, "a directory is not read ahead");
+        }
+    }
 }
 
 /// Handles by their numbers. There is no 0.

@@ -2,7 +2,8 @@
 //!
 //! The host tells of a directory in chunks, and the client asks for less at once: older kernels for a page. What
 //! is left of a chunk is kept for the next request, which mostly goes on where the last one ended; else each
-//! would have the host read the same names again.
+//! would have the host read the same names again. Of a directory whose files are looked at as well little is
+//! read at first, and the next chunk once that has been answered: the client takes in those files meanwhile.
 
 use std::{
     ffi::CStr,
@@ -21,8 +22,10 @@ use rustix::{
 
 use crate::abi::Dirent;
 
-/// How much is read of a directory at once.
-const CHUNK: usize = 32 << 10;
+/// How much is read of a directory at once, in bytes.
+pub(super) const CHUNK: usize = 32 << 10;
+/// So many names left are as many as a client asks for at once, with their files.
+const ENOUGH: usize = 256;
 /// How many directories of a client may have something left: it may have any number open.
 const MOST: usize = 256;
 
@@ -83,11 +86,12 @@ struct Left {
 
 impl Listing {
     /// Tells of entries from a position on, which is 0 or one that an entry before had, until there are no more
-    /// or no room for them.
+    /// or no room for them. The host is asked for chunks of so many bytes, [`CHUNK`] at most.
     pub(super) fn read(
         &mut self,
         directory: &File,
         mut position: u64,
+        chunk: usize,
         count: &Count,
         mut tell: impl FnMut(&Entry<'_>) -> Result<Room, Errno>,
     ) -> Result<(), Errno> {
@@ -108,7 +112,7 @@ impl Listing {
             None => drop(seek(directory, SeekFrom::Start(position))?),
         }
         let mut buffer = [MaybeUninit::uninit(); CHUNK];
-        let mut entries = RawDir::new(directory, &mut buffer);
+        let mut entries = RawDir::new(directory, &mut buffer[..chunk.min(CHUNK)]);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let entry = Entry::new(&entry)?;
@@ -117,17 +121,33 @@ impl Listing {
             } else if let Some(counted) = count.more() {
                 let mut left = Left::new(position, counted);
                 left.push(&entry);
-                while !entries.is_buffer_empty()
-                    && let Some(entry) = entries.next()
-                {
-                    left.push(&Entry::new(&entry?)?);
-                }
+                left.push_rest(&mut entries)?;
                 self.0 = Some(left);
                 break;
             } else {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Whether the next request is likely to want more than what is left.
+    pub(super) fn lacks(&self) -> bool {
+        self.0.as_ref().is_some_and(|left| left.heads.len() - left.start.0 < ENOUGH)
+    }
+
+    /// Has a chunk more left, if there is any.
+    pub(super) fn read_on(&mut self, directory: &File) -> Result<(), Errno> {
+        // Where this fails, the next request begins with its position.
+        let Some(mut left) = self.0.take() else { return Ok(()) };
+        left.drop_told();
+        let mut buffer = [MaybeUninit::uninit(); CHUNK];
+        let mut entries = RawDir::new(directory, &mut buffer);
+        if let Some(first) = entries.next() {
+            left.push(&Entry::new(&first?)?);
+            left.push_rest(&mut entries)?;
+        }
+        self.0 = Some(left);
         Ok(())
     }
 }
@@ -140,6 +160,22 @@ impl Left {
     fn push(&mut self, entry: &Entry<'_>) {
         self.heads.push(entry.head);
         self.names.extend_from_slice(entry.name.to_bytes_with_nul());
+    }
+
+    /// What of a chunk has not been looked at.
+    fn push_rest(&mut self, entries: &mut RawDir<'_, &File>) -> Result<(), Errno> {
+        while !entries.is_buffer_empty()
+            && let Some(entry) = entries.next()
+        {
+            self.push(&Entry::new(&entry?)?);
+        }
+        Ok(())
+    }
+
+    fn drop_told(&mut self) {
+        let (heads, names) = std::mem::take(&mut self.start);
+        self.heads.drain(..heads);
+        self.names.drain(..names);
     }
 
     fn first(&self) -> Result<Option<Entry<'_>>, Errno> {
@@ -208,7 +244,7 @@ mod tests {
     ) -> Vec<(String, u64)> {
         let mut told = Vec::new();
         listing
-            .read(of, position, count, |entry| {
+            .read(of, position, CHUNK, count, |entry| {
                 if told.len() == most {
                     return Ok(Room::Lacking);
                 }
@@ -232,6 +268,39 @@ mod tests {
                 let Some(last) = told.last() else { break };
                 position = last.1;
                 all.extend(told.into_iter().map(|(name, _)| name));
+            }
+            assert_eq!(all.len(), 3002, "{most} at a time");
+            assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), names(directory.path()));
+            assert_eq!(count.0.load(Relaxed), 0, "nothing is left");
+        }
+    }
+
+    #[test]
+    fn what_is_read_ahead_is_told_once_as_well() {
+        let directory = directory(3000);
+        let file = File::open(directory.path()).unwrap();
+        let count = Count::default();
+        for most in [1, 50, 200] {
+            let (mut listing, mut position, mut all) = (Listing::default(), 0, Vec::new());
+            loop {
+                let (mut told, from) = (0, position);
+                let tell = |entry: &Entry<'_>| {
+                    if told == most {
+                        return Ok(Room::Lacking);
+                    }
+                    told += 1;
+                    position = entry.head.off;
+                    all.push(entry.name.to_str().unwrap().to_owned());
+                    Ok(Room::Enough)
+                };
+                listing.read(&file, from, CHUNK / 8, &count, tell).unwrap();
+                if told == 0 {
+                    break;
+                }
+                let lacked = listing.lacks();
+                listing.read_on(&file).unwrap();
+                // Unless all has been told, or little is left of the directory.
+                assert!(!lacked || !listing.lacks() || all.len() > 2000, "{} of {most}", all.len());
             }
             assert_eq!(all.len(), 3002, "{most} at a time");
             assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), names(directory.path()));

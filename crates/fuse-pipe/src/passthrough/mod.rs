@@ -52,6 +52,7 @@ use rustix::{
 
 pub(crate) use self::{
     directories::Told,
+    handles::Handle,
     locks::Locked,
     waits::{Origin, Wait},
     watch::Watching,

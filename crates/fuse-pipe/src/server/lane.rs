@@ -100,6 +100,9 @@ impl Lane {
                         }
                         sent => sent?,
                     }
+                    if let Some(directory) = reply.take_ahead() {
+                        directory.read_ahead();
+                    }
                 }
                 Answer::None => {}
                 Answer::Later(wait) => {

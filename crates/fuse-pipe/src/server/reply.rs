@@ -1,9 +1,11 @@
 //! A reply, written in place: its buffer is a worker's and used again and again.
 
+use std::sync::Arc;
+
 use rustix::io::Errno;
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::abi::OutHeader;
+use crate::{abi::OutHeader, passthrough::Handle};
 
 /// A header's length in bytes.
 const HEADER: usize = size_of::<OutHeader>();
@@ -15,6 +17,8 @@ pub(crate) struct Reply {
     bytes: Vec<u8>,
     /// How much of it this reply has.
     length: usize,
+    /// A directory that is to be read ahead once this has gone.
+    ahead: Option<Arc<Handle>>,
 }
 
 impl Reply {
@@ -23,6 +27,17 @@ impl Reply {
         self.length = 0;
         self.room(HEADER);
         self.length = HEADER;
+        self.ahead = None;
+    }
+
+    /// Has a directory read ahead once this has gone.
+    pub(crate) fn read_ahead(&mut self, directory: Arc<Handle>) {
+        self.ahead = Some(directory);
+    }
+
+    /// What is to be read ahead, now that this has gone.
+    pub(crate) fn take_ahead(&mut self) -> Option<Arc<Handle>> {
+        self.ahead.take()
     }
 
     /// Room for so many bytes more, which may have any content.

@@ -12,6 +12,8 @@
 //! A process of its own, since only one with a single thread can make a user namespace, which an ordinary user
 //! needs. The namespace lives as long as somebody has a descriptor of it, or is in it: the owner, the
 //! hypervisor, pasta. What is in it goes with it.
+//!
+//! Others find the namespaces by a process in them: by the maker, and later by one that only visits.
 
 mod maker;
 
@@ -123,16 +125,9 @@ impl Maker {
         order: &Order,
     ) -> Result<(Self, Arc<Namespaces>), NetworkError> {
         let begin = || {
-            let (ours, theirs) = messages::pair()?;
-            let mut command = Command::new(program);
-            command.arg0(NAME).stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
-            // A terminal's Ctrl-C is for the container.
-            command.process_group(0);
-            die_with_parent(&mut command, Signal::KILL);
-            let process = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
-            messages::send(ours.as_fd(), &serde_json::to_vec(order)?, &[])?;
-            ioctl_fionbio(&ours, true)?;
-            io::Result::Ok(Self { socket: watch(ours)?, process })
+            let maker = Self::spawn(program, None)?;
+            messages::send(maker.socket.get_ref().as_fd(), &serde_json::to_vec(order)?, &[])?;
+            io::Result::Ok(maker)
         };
         let maker = begin().map_err(|error| failed(error.to_string()))?;
         match maker.answer().await? {
@@ -144,6 +139,29 @@ impl Maker {
                 Err(failed("it is not what was asked for".into()))
             }
         }
+    }
+
+    /// A process that makes nothing in namespaces that are there.
+    ///
+    /// # Errors
+    /// Where they cannot be entered any more.
+    pub(super) fn visit(program: &Path, namespaces: &Arc<Namespaces>) -> Result<Self, NetworkError> {
+        Self::spawn(program, Some(namespaces)).map_err(|error| failed(error.to_string()))
+    }
+
+    fn spawn(program: &Path, namespaces: Option<&Arc<Namespaces>>) -> io::Result<Self> {
+        let (ours, theirs) = messages::pair()?;
+        let mut command = Command::new(program);
+        command.arg0(NAME).stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
+        // A terminal's Ctrl-C is for the container.
+        command.process_group(0);
+        die_with_parent(&mut command, Signal::KILL);
+        if let Some(namespaces) = namespaces {
+            namespaces.join(&mut command);
+        }
+        let process = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        ioctl_fionbio(&ours, true)?;
+        Ok(Self { socket: watch(ours)?, process })
     }
 
     /// By which others find the namespaces in `/proc`, as long as this lives.
