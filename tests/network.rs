@@ -214,8 +214,10 @@ fn root_vm_a_rootless_guest_and_others_reach_each_other() {
 fn uplink(env: &TestEnv, driver: &str) -> Option<Pid> {
     let owner = fcvm(env, &["inspect", "web", "--format", "{{.owner.pid}}"]).ok();
     let children = fs::read_to_string(format!("/proc/{owner}/task/{owner}/children")).unwrap();
+    // By the name that it was called by: pasta runs on as another program.
     let is_driver = |pid: &&str| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim().starts_with(driver))
+        fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|words| words.split('\0').next() == Some(driver))
     };
     children.split_whitespace().find(is_driver).and_then(|pid| Pid::from_raw(pid.parse().unwrap()))
 }
