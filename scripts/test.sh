@@ -48,7 +48,11 @@ firecracker_group=(
     vm_a_fork_goes_on_and_leaves_no_snapshot
     root_vm_connections_end_and_new_ones_are_made
     faults::vm_clones_end_with_who_serves_them
+    faults::vm_a_killed_owner_leaves_no_half_of_a_snapshot
     volumes::vm_what_was_open_is_open_in_clones
+    input::vm_a_clone_has_our_terminal
+    input::vm_input_goes_on_while_and_after_a_snapshot_is_made
+    input::vm_a_clone_is_given_our_input
 )
 firecracker=${FCVM_FIRECRACKER:-$(command -v firecracker || true)}
 if [[ $tier == firecracker ]]; then
@@ -113,7 +117,8 @@ if cargo nextest --version > /dev/null 2>&1; then
         # `BINARY NAME`
         "${list[@]}" ${FILTER:+"$FILTER"} 2> /dev/null | awk '{ print $NF }' > "$work/names" || true
     fi
-    sed -i -n '/^ *\(\x1b\[[0-9;]*m\)* *Summary/,$p' "$work/log"
+    # Not what is told once more of each failed test, which has its own figures.
+    sed -i -n '/^ *\(\x1b\[[0-9;]*m\)* *Summary/p' "$work/log"
     passed=$(sum '[0-9]+(?= passed)')
     failed=$(($(sum '[0-9]+(?= failed)') + $(sum '[0-9]+(?= timed out)') + $(sum '[0-9]+(?= exec failed)')))
 else

@@ -3,18 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::{
-    fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use fcvm_testkit::{
-    Entry, Layer, Output, Running, TestEnv, World, needs_programs, needs_root, noise, scaled, sha256,
+    Entry, Layer, Output, Running, TestEnv, World, kill_uplink, needs_programs, needs_root, noise, scaled,
+    sha256,
     talk::{PATIENCE, answer_names, ask, echo, echo_tcp, echo_udp, serve},
     world::{HOST, OUTSIDE, ROUTER},
 };
-use rustix::process::{Pid, Signal, kill_process};
 
 /// What servers of the outside listen at.
 const ECHO: u16 = 7;
@@ -210,18 +209,6 @@ fn root_vm_a_rootless_guest_and_others_reach_each_other() {
     both_ways(&ROOTLESS);
 }
 
-/// The process of a VM's uplink, where there is one now.
-fn uplink(env: &TestEnv, driver: &str) -> Option<Pid> {
-    let owner = fcvm(env, &["inspect", "web", "--format", "{{.owner.pid}}"]).ok();
-    let children = fs::read_to_string(format!("/proc/{owner}/task/{owner}/children")).unwrap();
-    // By the name that it was called by: pasta runs on as another program.
-    let is_driver = |pid: &&str| {
-        fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|words| words.split('\0').next() == Some(driver))
-    };
-    children.split_whitespace().find(is_driver).and_then(|pid| Pid::from_raw(pid.parse().unwrap()))
-}
-
 #[test]
 fn root_vm_an_uplink_that_dies_is_started_again() {
     let Some((world, env)) = world_for_vms() else { return };
@@ -240,11 +227,10 @@ fn root_vm_an_uplink_that_dies_is_started_again() {
         };
         assert_eq!(exec(&env, "web", &reach).ok(), "4", "{driver}");
         is_reached().unwrap();
+        let owner = fcvm(&env, &["inspect", "web", "--format", "{{.owner.pid}}"]).ok();
         // Also the second time.
         for _ in 0..2 {
-            let before = uplink(&env, driver).unwrap();
-            kill_process(before, Signal::KILL).unwrap();
-            while uplink(&env, driver).is_none_or(|after| after == before) {}
+            kill_uplink(&owner, driver);
             let script = format!("until test $({reach}) = 4; do :; done; echo reached");
             assert_eq!(exec(&env, "web", &script).ok(), "reached", "{driver}");
             while is_reached().is_err() {}

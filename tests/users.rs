@@ -12,7 +12,9 @@ use std::{
     thread,
 };
 
-use fcvm_testkit::{Fcvm, Layer, TestEnv, World, needs_programs, needs_root, skip, world::OUTSIDE};
+use fcvm_testkit::{
+    Fcvm, Layer, TestEnv, World, kill_uplink, needs_programs, needs_root, skip, world::OUTSIDE,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A user that this machine most likely does not have.
@@ -287,6 +289,16 @@ fn root_vm_an_ordinary_users_vm_has_a_network() {
         let mut stream = world.on_host(|| TcpStream::connect(&published).unwrap());
         stream.read_to_string(&mut inside).unwrap();
         assert_eq!(inside, "inside\n", "{driver}");
+        if driver != "passt" {
+            // Another one finds the user's namespaces, too.
+            let owner = user.fcvm().args(["inspect", driver, "--format", "{{.owner.pid}}"]).run().ok();
+            kill_uplink(&owner, driver);
+            let is_told = || {
+                let mut stream = world.on_host(|| TcpStream::connect(&published)).ok()?;
+                stream.read_to_string(&mut String::new()).ok().filter(|length| *length == inside.len())
+            };
+            while is_told().is_none() {}
+        }
         user.fcvm().args(["rm", "--force", driver]).run().assert_code(0);
         env.assert_nothing_left();
     }

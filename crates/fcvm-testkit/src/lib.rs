@@ -36,6 +36,7 @@ pub mod suites;
 pub mod talk;
 #[cfg(test)]
 mod tests;
+mod uplink;
 mod wired;
 pub mod world;
 
@@ -54,5 +55,6 @@ pub use rootfs::{Entry, Layer};
 pub use running::{Output, Running};
 pub use screen::Screen;
 pub use skip::{is_root, needs_programs, needs_root, skip};
+pub use uplink::kill_uplink;
 pub use wired::Wired;
 pub use world::World;
